@@ -1,0 +1,66 @@
+# Two commands do all: `make demo` and `make test`. Both make their own environment (.venv) first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO ?= demo
+MAPS ?=
+
+.PHONY: help demo test lint types test-slow test-gpu bench clean
+
+help:
+	@echo "make demo       annotate sample photographs with a real ImageNet model, and look at one"
+	@echo "make test       lint, types and all tests"
+	@echo "make test-slow  the tests that take minutes"
+	@echo "make test-gpu   the tests that need a CUDA device"
+	@echo "make bench      the benchmarks (MAPS=FILE.npz: label maps to size stores with)"
+	@echo "make clean      remove environment, demo and build output"
+
+# One environment; an extra is installed again when setup.cfg changes.
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.created setup.cfg pyproject.toml
+	@echo "Installing labelstore and what it needs into $(VENV) (minutes: torch is large) ..."
+	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@
+
+demo: $(VENV)/.demo
+	@mkdir -p $(DEMO)
+	cd $(DEMO) && $(abspath $(BIN))/labelstore annotate
+	cd $(DEMO) && $(abspath $(BIN))/labelstore inspect chelsea.png --box 0,0,0.5,1 --save chelsea-map.png
+	@echo "The picture is $(DEMO)/chelsea-map.png; the store is $(DEMO)/labels.zarr."
+
+test: lint types $(VENV)/.test
+	$(BIN)/python -m pytest -m "not gpu and not slow"
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy cannot follow the mapping of three folders to one package: it checks an installed copy.
+types: $(VENV)/.test
+	rm -rf build
+	$(BIN)/python -m pip install --quiet --no-deps --target build/types .
+	cd build/types && $(abspath $(BIN))/mypy --config-file $(abspath pyproject.toml) --cache-dir $(abspath .mypy_cache) -p labelstore
+
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -m "slow and not gpu"
+
+test-gpu: $(VENV)/.test
+	$(BIN)/python -m pytest -m gpu
+
+bench: $(VENV)/.test
+	@mkdir -p bench-out
+	$(BIN)/python benchmarks/import_time.py --json bench-out/import_time.json
+	$(BIN)/python benchmarks/store_size.py $(if $(MAPS),--maps $(MAPS)) --json bench-out/store_size.json
+	$(BIN)/python benchmarks/annotate_throughput.py --json bench-out/annotate_throughput.json
+
+clean:
+	rm -rf $(VENV) $(DEMO) build bench-out .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

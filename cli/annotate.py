@@ -1,0 +1,224 @@
+"""`labelstore annotate`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from labelstore.cli.output import human_bytes, human_count, human_seconds
+from labelstore.pipelines import defaults
+from labelstore.pipelines.observer import Observer
+from labelstore.schema import BASELINES, EXIF_RULES
+
+if TYPE_CHECKING:
+    from labelstore.pipelines.annotate import Summary
+
+_SHOWN_FAILURES = 10
+
+
+class ProgressBar(Observer):
+    """Shows a run on a terminal: phases, a bar with images/s and the time left, warnings. To stderr."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("", total=None, rate="")
+        self._already = 0
+
+    def __enter__(self) -> ProgressBar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def phase(self, text: str) -> None:
+        """Show what begins."""
+        self._progress.update(self._task, description=text)
+
+    def dashboard(self, url: str) -> None:
+        """Print the dashboard's address, to be clicked while the run goes on."""
+        _tell(self._console, f"Dask dashboard: {url}")
+
+    def warning(self, text: str) -> None:
+        """Print a warning above the bar."""
+        _warn(self._console, text)
+
+    def plan(self, total: int, already: int) -> None:
+        """Start the bar; rows that are committed already count as done, but not in images/s."""
+        self._already = already
+        self._progress.reset(self._task, total=total, completed=already, description="annotating", rate="")
+
+    def rows(self, done: int, failed: int) -> None:
+        """Move the bar."""
+        elapsed = self._progress.tasks[0].elapsed or 0.0
+        rate = f"{(done + failed) / elapsed:.1f} images/s" if elapsed else ""
+        text = f"{rate}, {failed} failed" if failed else rate
+        self._progress.update(self._task, completed=self._already + done + failed, rate=text)
+
+
+@click.command("annotate")
+@click.argument("images", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--store", default="labels.zarr", show_default=True, help="Where the store is, or is to be.")
+@click.option(
+    "--workers",
+    type=click.IntRange(0),
+    help="Worker processes; 0: this process alone.  [default: one a GPU, or one for every 4 cores]",
+)
+@click.option(
+    "--model",
+    help="The annotator: timm:NAME, torchvision:NAME, package.module:factory, or the default, which needs no download.  "
+    f"[default: {defaults.MODEL}]",
+)
+@click.option(
+    "--image-size",
+    type=click.IntRange(8, 8192),
+    metavar="PX",
+    help="Side of the annotator's square input.  [default: the annotator's own]",
+)
+@click.option(
+    "--top-k", type=click.IntRange(1, 65535), metavar="K", help=f"Classes kept at every location.  [default: {defaults.TOP_K}]"
+)
+@click.option(
+    "--baseline",
+    type=click.Choice(BASELINES),
+    help="What classes that are not kept count as: the mean of them, or a logit of 0 as in the paper.  "
+    f"[default: {defaults.BASELINE}]",
+)
+@click.option(
+    "--exif",
+    type=click.Choice(EXIF_RULES),
+    help=f"Whether photographs are turned upright first; must match what training sees.  [default: {defaults.EXIF}]",
+)
+@click.option(
+    "--shard-size",
+    type=click.IntRange(1, 65536),
+    metavar="S",
+    help="Images a shard: the unit of work, and what an interruption can cost.  [default: by the number of images]",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    metavar="B",
+    help=f"Images a forward pass.  [default: {defaults.CUDA_BATCH_SIZE} on a GPU, {defaults.CPU_BATCH_SIZE} on the CPU]",
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--strict", is_flag=True, help="Exit with 1 if any image failed.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def command(
+    images: Path | None,
+    store: str,
+    workers: int | None,
+    batch_size: int | None,
+    device: str,
+    strict: bool,
+    as_json: bool,
+    **choices: Any,
+) -> None:
+    """Make the label maps of all images below a folder.
+
+    IMAGES is searched recursively; an image's id is its path below it. Without IMAGES, the sample photographs that
+    scikit-image and scikit-learn ship are copied to a folder and annotated. Run it again to go on after an interruption:
+    what is committed is not made twice.
+
+    \b
+    Examples:
+      labelstore annotate
+      labelstore annotate imagenet/train --store imagenet.zarr --model timm:tf_efficientnet_l2.ns_jft_in1k_475
+      labelstore annotate photos --workers 4 --top-k 10 --json
+    """
+    from labelstore.pipelines.annotate import annotate  # torch and Dask take seconds: not for --help
+    from labelstore.pipelines.cluster import plan_resources
+    from labelstore.pipelines.samples import FOLDER, copy_samples
+    from labelstore.pipelines.settings import Settings
+
+    console = Console(stderr=True)
+    if images is None:
+        images = copy_samples(Path(FOLDER))
+        _tell(console, f"No folder of images given: annotating the sample photographs, copied to {FOLDER}/")
+    resources = plan_resources(workers, device, batch_size)
+    with ProgressBar(console) as bar:
+        summary = annotate(images, store, Settings(**choices), resources, bar)
+    click.echo(json.dumps(_as_json(summary), indent=2)) if as_json else _show(summary, console)
+    if summary.counts.failed and (strict or not summary.counts.done):
+        raise click.ClickException(f"{summary.counts.failed} of {summary.counts.rows} images failed")
+
+
+def _show(summary: Summary, console: Console) -> None:
+    counts = summary.counts
+    if not summary.new_rows:
+        _tell(console, f"Nothing to do: all {counts.rows} images are in {summary.store}.")
+    _show_failures(summary, console)
+    rate = f", {summary.new_rows / summary.seconds:.1f} images/s" if summary.new_rows else ""
+    size = f", {counts.bytes_a_map:,.0f} bytes a map" if counts.bytes_a_map else ""
+    click.echo(f"{counts.done} of {counts.rows} images annotated, {counts.failed} failed")
+    if summary.new_rows:
+        click.echo(f"This run: {human_count(summary.new_rows, 'image')} in {human_seconds(summary.seconds)}{rate}")
+    click.echo(f"Store: {summary.store} ({human_bytes(counts.size_bytes)}{size})")
+    if summary.example_id is not None:
+        store = "" if summary.store == "labels.zarr" else f" --store {shlex.quote(summary.store)}"
+        click.echo(f"Next:  labelstore inspect {shlex.quote(summary.example_id)}{store}")
+
+
+def _show_failures(summary: Summary, console: Console) -> None:
+    if not summary.counts.failed:
+        return
+    _warn(console, f"{human_count(summary.counts.failed, 'image')} failed:")
+    for image_id, reason in summary.failures[:_SHOWN_FAILURES]:
+        _tell(console, f"  {image_id}: {reason}")
+    more = summary.counts.failed - _SHOWN_FAILURES
+    if more > 0:
+        _tell(console, f"  and {more} more: labelstore info {shlex.quote(summary.store)} --json")
+
+
+def _warn(console: Console, text: str) -> None:
+    _tell(console, Text.assemble(("Warning:", "yellow"), " ", text))
+
+
+def _tell(console: Console, text: str | Text) -> None:
+    """Print a line as it is: names in it may look like markup, and a line that is wrapped cannot be searched for."""
+    console.print(Text(text) if isinstance(text, str) else text, soft_wrap=True)
+
+
+def _as_json(summary: Summary) -> dict[str, Any]:
+    counts = summary.counts
+    return {
+        "store": summary.store,
+        "images": counts.rows,
+        "done": counts.done,
+        "failed": counts.failed,
+        "pending": counts.pending,
+        "new": summary.new_rows,
+        "seconds": round(summary.seconds, 3),
+        "images_per_second": round(summary.new_rows / summary.seconds, 3) if summary.new_rows else None,
+        "bytes": counts.size_bytes,
+        "bytes_a_map": counts.bytes_a_map,
+        "failures": [{"id": image_id, "reason": reason} for image_id, reason in summary.failures],
+    }

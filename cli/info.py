@@ -1,0 +1,93 @@
+"""`labelstore info`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import asdict
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from labelstore.cli.output import human_bytes
+from labelstore.reader import LabelMapReader
+from labelstore.schema import StoreInfo
+from labelstore.summary import StoreCounts, count_rows, failures_of
+
+_SHOWN_FAILURES = 10
+
+
+@click.command("info")
+@click.argument("store", default="labels.zarr")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, all failures with their reasons included.")
+def command(store: str, as_json: bool) -> None:
+    """Sum a store up: rows, size, annotator, versions.
+
+    \b
+    Examples:
+      labelstore info
+      labelstore info imagenet.zarr --json | jq .rows.failed
+    """
+    reader = LabelMapReader(store)
+    counts = count_rows(reader, store)
+    if as_json:
+        click.echo(json.dumps(_as_json(reader, store, counts), indent=2))
+    else:
+        _show(reader, store, counts)
+
+
+def _show(reader: LabelMapReader, store: str, counts: StoreCounts) -> None:
+    console = Console()
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")  # a path is shown whole
+    for name, value in _facts(reader.info, store, counts):
+        table.add_row(Text(name, style="bold"), Text(value))  # Text: names in it may look like markup
+    console.print(table)
+    for image_id, reason in failures_of(reader, _SHOWN_FAILURES):
+        console.print(Text(f"  failed: {image_id}: {reason}"), soft_wrap=True)
+    if counts.failed > _SHOWN_FAILURES:
+        more = counts.failed - _SHOWN_FAILURES
+        console.print(Text(f"  and {more} more: labelstore info {shlex.quote(store)} --json"), soft_wrap=True)
+    if counts.pending:
+        console.print(f"{counts.pending} rows are pending: run annotate again to make them.", highlight=False)
+
+
+def _facts(info: StoreInfo, store: str, counts: StoreCounts) -> list[tuple[str, str]]:
+    annotator, (height, width) = info.annotator, info.map_size
+    a_map = f", {counts.bytes_a_map:,.0f} bytes a map" if counts.bytes_a_map else ""
+    return [
+        ("store", store),
+        ("images", f"{counts.rows:,}: {counts.done:,} done, {counts.failed:,} failed, {counts.pending:,} pending"),
+        ("size", human_bytes(counts.size_bytes) + a_map),
+        ("maps", f"{height}x{width} locations, {info.encoding}, {info.top_k} classes a location of {info.num_classes:,}"),
+        ("baseline", info.baseline),
+        ("annotator", f"{annotator.name} at {annotator.input_size} px, weights {annotator.weights_sha256[:16]}"),
+        ("input", f"mean {_numbers(annotator.mean)}, std {_numbers(annotator.std)}, {annotator.interpolation}"),
+        ("images' root", info.images_root or "not recorded"),
+        ("EXIF rotation", info.exif),
+        ("labels", f"{len(info.target_names):,} folders" if info.target_names else "folders are not labels"),
+        ("shards", f"{info.num_shards:,} of {info.shard_size:,} rows"),
+        ("made", info.created),
+        ("with", ", ".join(f"{name} {number}" for name, number in info.versions.items())),
+    ]
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:g}" for value in values)
+
+
+def _as_json(reader: LabelMapReader, store: str, counts: StoreCounts) -> dict[str, Any]:
+    info = asdict(reader.info)
+    failures = failures_of(reader, counts.rows)
+    return {
+        "store": store,
+        "rows": {"all": counts.rows, "done": counts.done, "failed": counts.failed, "pending": counts.pending},
+        "bytes": counts.size_bytes,
+        "bytes_a_map": counts.bytes_a_map,
+        **info,
+        "failures": [{"id": image_id, "reason": reason} for image_id, reason in failures],
+    }

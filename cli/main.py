@@ -1,0 +1,79 @@
+"""The `labelstore` command: its subcommands, and how errors reach the user."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import sys
+from typing import Any
+
+import click
+
+from labelstore.errors import LabelStoreError, OptionError
+from labelstore.version import __version__
+
+EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+_COMMANDS = {
+    "annotate": "Make the label maps of all images below a folder.",
+    "info": "Sum a store up: rows, size, annotator, versions.",
+    "inspect": "Show an image's label map and soft labels.",
+}
+
+
+class Commands(click.Group):
+    """Loads a subcommand's module when it is asked for: `--help` and `info` need no torch and no Dask."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the subcommands' names."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a subcommand."""
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"labelstore.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the subcommands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a subcommand; what labelstore raises on purpose becomes one line, never a traceback."""
+        try:
+            return super().invoke(ctx)
+        except OptionError as error:
+            raise click.UsageError(str(error)) from error
+        except LabelStoreError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="labelstore")
+def cli() -> None:
+    """Soft labels for image training, made once, read at the speed of the loop.
+
+    \b
+    Make label maps of the images below a folder:  labelstore annotate photos/
+    Look at one of them:                           labelstore inspect cats/1.jpg
+    Sum up the store:                              labelstore info
+    """
+
+
+def main() -> None:
+    """Run the command line. Exit code 0: done; 1: an error; 2: wrong usage; 130: interrupted."""
+    try:
+        for stream in (sys.stdout, sys.stderr):  # names that a terminal's encoding lacks must not end the command
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")
+        sys.exit(cli.main(prog_name="labelstore", standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(EXIT_USAGE if isinstance(error, click.UsageError) else EXIT_ERROR)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted. What is committed is kept; the same command goes on from there.", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:  # `labelstore inspect ... | head`
+        sys.stderr.close()
+        sys.exit(EXIT_ERROR)

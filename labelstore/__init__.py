@@ -1,0 +1,55 @@
+"""Soft labels for image training: label maps made once, read at the speed of the loop.
+
+`LabelMapReader` opens a store and serves its label maps, and the soft labels of crops pooled from them. Stores are made by
+``labelstore annotate`` (`labelstore.pipelines`). Importing this package loads NumPy and nothing heavier.
+"""
+
+from labelstore.errors import (
+    AnnotatorError,
+    BoxError,
+    DamagedError,
+    FailedRowError,
+    FormatError,
+    ImageDecodeError,
+    ImagesError,
+    KeysError,
+    LabelStoreError,
+    MissingExtraError,
+    OptionError,
+    PendingRowError,
+    RowIndexError,
+    RunError,
+    StoreMismatchError,
+    StoreNotFoundError,
+    StoreWriteError,
+    UnknownIdError,
+)
+from labelstore.labelmap import LabelMap
+from labelstore.reader import LabelMapReader
+from labelstore.schema import Status
+from labelstore.version import __version__
+
+__all__ = [
+    "AnnotatorError",
+    "BoxError",
+    "DamagedError",
+    "FailedRowError",
+    "FormatError",
+    "ImageDecodeError",
+    "ImagesError",
+    "KeysError",
+    "LabelMap",
+    "LabelMapReader",
+    "LabelStoreError",
+    "MissingExtraError",
+    "OptionError",
+    "PendingRowError",
+    "RowIndexError",
+    "RunError",
+    "Status",
+    "StoreMismatchError",
+    "StoreNotFoundError",
+    "StoreWriteError",
+    "UnknownIdError",
+    "__version__",
+]

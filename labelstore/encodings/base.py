@@ -1,0 +1,39 @@
+"""What an encoding is to the reader: stored arrays -> label map, stored arrays + boxes -> pooled logits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelstore.labelmap import LabelMap
+from labelstore.schema import ArraySpec, StoreInfo
+
+Arrays = Mapping[str, NDArray[Any]]
+"""The rows of a batch by array name, each ``[B, *row_shape]``."""
+
+
+class Encoding(Protocol):
+    """How maps are kept. An encoding holds no state: one instance serves all stores, threads and processes."""
+
+    name: str
+    recipe: str
+    """How to decode it, in words; goes into the store's attributes."""
+
+    def arrays(self, info: StoreInfo) -> tuple[ArraySpec, ...]:
+        """Return the arrays that keep the maps."""
+        ...
+
+    def check(self, arrays: Arrays, info: StoreInfo) -> tuple[int, str] | None:
+        """Look for values that no writer makes; return the first bad entry's place in the batch, and what is wrong."""
+        ...
+
+    def decode(self, arrays: Arrays, info: StoreInfo) -> LabelMap:
+        """Return the label maps ``[B, K, H, W]`` of checked arrays."""
+        ...
+
+    def pool(self, arrays: Arrays, boxes: NDArray[np.float64], info: StoreInfo) -> NDArray[np.float32]:
+        """Return the pooled logits ``[B, C]`` of checked arrays and checked boxes; absent classes are at 0."""
+        ...

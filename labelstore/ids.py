@@ -1,0 +1,109 @@
+"""Image ids as they are stored: bytes in a matrix, looked up by binary search, never a dict of a million strings."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelstore.errors import DamagedError, UnknownIdError
+
+
+class ImageIds(Sequence[str]):
+    """The ids of a store, by row. Immutable, so safe to share between threads and processes.
+
+    Parameters
+    ----------
+    matrix
+        uint8 ``[N, L]``, UTF-8, zero-padded.
+    where
+        The store, for messages.
+    """
+
+    def __init__(self, matrix: NDArray[np.uint8], where: str) -> None:
+        self._where = where
+        self._width = matrix.shape[1]
+        self._bytes = np.ascontiguousarray(matrix).view(f"S{self._width}")[:, 0]
+        ordered = bool((self._bytes[:-1] < self._bytes[1:]).all())
+        self._order: NDArray[np.intp] | None = None if ordered else np.argsort(self._bytes, kind="stable")
+        self._sorted = self._bytes if self._order is None else self._bytes[self._order]
+
+    def __len__(self) -> int:
+        return len(self._bytes)
+
+    @overload
+    def __getitem__(self, row: int) -> str: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[str]: ...
+    def __getitem__(self, row: int | slice) -> str | list[str]:
+        picked = self._bytes[row]
+        return [self._text(raw) for raw in picked] if isinstance(row, slice) else self._text(picked)
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self._text, self._bytes)
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and bool(self._search([key])[1][0])
+
+    def __repr__(self) -> str:
+        shown = ", ".join(map(repr, self[:3]))
+        return f"<{len(self)} image ids: {shown}{', ...' if len(self) > 3 else ''}>"
+
+    def rows(self, keys: Sequence[str]) -> NDArray[np.int64]:
+        """Return the rows of ids.
+
+        Raises
+        ------
+        UnknownIdError
+            With the first unknown id and those most like it.
+        """
+        rows, known = self._search(keys)
+        if not known.all():
+            key = str(keys[int(np.argmin(known))])
+            close = self.similar(key)
+            hint = f"; similar: {', '.join(map(repr, close))}" if close else ""
+            raise UnknownIdError(f"{self._where}: no image id {key!r} among {len(self)}{hint}")
+        return rows
+
+    def similar(self, key: str, most: int = 3) -> list[str]:
+        """Return ids that somebody may have meant: the same file name elsewhere first, then near matches."""
+        name = key.rsplit("/", 1)[-1]
+        stem = name.rsplit(".", 1)[0].lower().encode()
+        # A million ids are too many for difflib: let NumPy pick those that hold the name, else the neighbours in order.
+        holds = np.flatnonzero(np.char.find(np.char.lower(self._bytes), stem) >= 0) if stem else np.empty(0, np.intp)
+        place = int(np.searchsorted(self._sorted, np.bytes_(key.encode(errors="replace"))))
+        near = self._sorted[max(place - 500, 0) : place + 500]
+        if len(self) <= 5000:
+            near = self._sorted
+        pool = [self._text(raw) for raw in self._bytes[holds[:50]]]
+        close = difflib.get_close_matches(key, pool, most, 0.0)
+        close += [text for text in difflib.get_close_matches(key, map(self._text, near), most) if text not in close]
+        return close[:most]
+
+    def _search(self, keys: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Rows, and whether the id is there at all."""
+        encoded = [str(key).encode(errors="surrogatepass") for key in keys]
+        # A longer id would be cut to a stored one's length, and a NUL at its end would vanish: neither is in the store.
+        fits = np.array([len(raw) <= self._width and b"\0" not in raw for raw in encoded], dtype=bool)
+        wanted = np.array(encoded, dtype=f"S{self._width}")
+        places = np.searchsorted(self._sorted, wanted)
+        places[places == len(self)] = 0
+        known = fits & (self._sorted[places] == wanted) if len(self) else np.zeros(len(encoded), bool)
+        rows = places if self._order is None else self._order[places] if len(self) else places
+        return rows.astype(np.int64), known
+
+    def _text(self, raw: Any) -> str:
+        try:
+            return bytes(raw).decode()
+        except UnicodeDecodeError as error:
+            raise DamagedError(f"{self._where}/ids: expected UTF-8, found {bytes(raw)[:60]!r}") from error
+
+
+def pack_ids(ids: Sequence[str]) -> NDArray[np.uint8]:
+    """Return ids as uint8 ``[N, L]``, L the longest id's bytes (at least 1)."""
+    encoded = [key.encode() for key in ids]
+    width = max(map(len, encoded), default=1) or 1
+    return np.array(encoded, dtype=f"S{width}").reshape(-1, 1).view(np.uint8).reshape(len(encoded), width)

@@ -1,0 +1,254 @@
+"""Format version 1: which arrays a store has, and what its attributes say. Pure data; docs/format.md in code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+
+from labelstore.errors import FormatError
+
+FORMAT_VERSION = 1
+ATTRIBUTE = "labelstore"
+UNFINISHED = "labelstore_unfinished"
+NO_CLASS = 65535
+"""What ``classes`` holds where there is no class; so a store has at most 65,535 classes, 0 to 65,534."""
+MAX_CLASSES = 65535
+ERROR_BYTES = 160
+BASELINES = ("absent_mean", "zero")
+EXIF_RULES = ("ignore", "apply")
+COMMIT_FIELDS = ("length", "tail", "crc32c")
+"""What a commit keeps of each file: its length in bytes, its last four bytes and the crc32c of all of it."""
+
+
+class Status(IntEnum):
+    """What a row holds."""
+
+    PENDING = 0
+    DONE = 1
+    FAILED = 2
+    HOLE = 3
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One array of a store, ``[N, *row_shape]``.
+
+    Parameters
+    ----------
+    by_row
+        True: a shard is one file of ``shard_size`` chunks, a row each (sharding codec). False: a chunk is
+        ``shard_size`` rows.
+    committed
+        Whether the array's files are written by the shard's task and sealed by its commit; the others are written when
+        the store is created.
+    """
+
+    name: str
+    dtype: str
+    row_shape: tuple[int, ...]
+    fill: int | float
+    by_row: bool = False
+    committed: bool = True
+
+    @property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        """The dtype, little-endian as it lies on disk."""
+        return np.dtype(self.dtype).newbyteorder("<")
+
+    def file_name(self, shard: int) -> str:
+        """The file of one shard below the array's folder: ``c.<shard>.0.0...``."""
+        return ".".join(["c", str(shard), *("0" for _ in self.row_shape)])
+
+
+@dataclass(frozen=True)
+class AnnotatorRecord:
+    """What a store remembers of the model that made it: its full name, and what the user called it (``requested``)."""
+
+    name: str
+    weights_sha256: str
+    input_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    requested: str | None = None
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """The attributes of a store.
+
+    ``map_size`` is ``(H, W)``; ``created`` is UTC in ISO 8601; ``target_names`` are the folders' names where folders are
+    labels; ``images_root`` is where the images lay when the store was made.
+    """
+
+    num_rows: int
+    num_classes: int
+    top_k: int
+    map_size: tuple[int, int]
+    shard_size: int
+    id_bytes: int
+    annotator: AnnotatorRecord
+    encoding: str = "topk"
+    baseline: str = "absent_mean"
+    exif: str = "ignore"
+    class_names: tuple[str, ...] | None = field(default=None, repr=False)
+    class_ids: tuple[str, ...] | None = field(default=None, repr=False)
+    target_names: tuple[str, ...] | None = field(default=None, repr=False)
+    images_root: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict, repr=False)
+    created: str = ""
+    recipe: str = field(default="", repr=False)
+
+    @property
+    def num_shards(self) -> int:
+        """Shards of ``shard_size`` rows; the last may be shorter."""
+        return -(-self.num_rows // self.shard_size)
+
+    def shard_rows(self, shard: int) -> range:
+        """Rows of one shard."""
+        start = shard * self.shard_size
+        return range(start, min(start + self.shard_size, self.num_rows))
+
+    def to_attributes(self) -> dict[str, Any]:
+        """Return the object that goes into the group's attributes, under ``labelstore``."""
+        return {"format_version": FORMAT_VERSION, **asdict(self)}
+
+    @classmethod
+    def from_attributes(cls, attributes: object, where: str) -> StoreInfo:
+        """Check what a store says of itself; the version first.
+
+        Raises
+        ------
+        FormatError
+            With the key, what was expected, what was found, and ``where``.
+        """
+        take = _Taker(attributes, where)
+        take.version()
+        record = take.nested("annotator")
+        names, ids, targets = (take.strings(key) for key in ("class_names", "class_ids", "target_names"))
+        info = cls(
+            num_rows=take.whole("num_rows", 0, 2**48),
+            num_classes=take.whole("num_classes", 1, MAX_CLASSES),
+            top_k=take.whole("top_k", 1, MAX_CLASSES),
+            map_size=take.size("map_size"),
+            shard_size=take.whole("shard_size", 1, 2**24),
+            id_bytes=take.whole("id_bytes", 1, 65536),
+            annotator=AnnotatorRecord(
+                name=record.text("name"),
+                weights_sha256=record.text("weights_sha256"),
+                input_size=record.whole("input_size", 1, 2**20),
+                mean=record.numbers("mean"),
+                std=record.numbers("std"),
+                interpolation=record.text("interpolation"),
+                requested=record.text("requested", optional=True),
+            ),
+            encoding=take.text("encoding"),
+            baseline=take.one_of("baseline", BASELINES),
+            exif=take.one_of("exif", EXIF_RULES),
+            class_names=names,
+            class_ids=ids,
+            target_names=targets,
+            images_root=take.text("images_root", optional=True),
+            versions={str(key): str(value) for key, value in take.mapping("versions").items()},
+            created=take.text("created"),
+            recipe=take.text("recipe"),
+        )
+        for key, value in (("class_names", names), ("class_ids", ids)):
+            if value is not None and len(value) != info.num_classes:
+                raise take.wrong(key, f"{info.num_classes} entries, one a class", f"{len(value)}")
+        return info
+
+
+COMMON_ARRAYS = (
+    ArraySpec("status", "uint8", (), Status.PENDING),
+    ArraySpec("errors", "uint8", (ERROR_BYTES,), 0),
+    ArraySpec("image_crc32", "uint32", (), 0),
+)
+"""Written by each shard's task, whatever the encoding."""
+
+
+def index_arrays(info: StoreInfo) -> tuple[ArraySpec, ...]:
+    """Return the arrays that are written once, when a store is created."""
+    return (
+        ArraySpec("ids", "uint8", (info.id_bytes,), 0, committed=False),
+        ArraySpec("targets", "int32", (), -1, committed=False),
+    )
+
+
+class _Taker:
+    """Takes typed values out of somebody's JSON object, or says what is wrong with it."""
+
+    def __init__(self, values: object, where: str, prefix: str = "") -> None:
+        self.where = where
+        self.prefix = prefix
+        if not isinstance(values, Mapping):
+            raise self.wrong("", "an object", type(values).__name__)
+        self.values = values
+
+    def wrong(self, key: str, expected: str, found: object) -> FormatError:
+        return FormatError(
+            f"{self.where}: attribute '{ATTRIBUTE}.{self.prefix}{key}': expected {expected}, found {str(found)[:80]}"
+        )
+
+    def version(self) -> None:
+        found = self.values.get("format_version")
+        if found != FORMAT_VERSION:
+            hint = "; a newer labelstore made this store: pip install --upgrade labelstore" if _newer(found) else ""
+            raise self.wrong("format_version", f"{FORMAT_VERSION}, which this version reads", f"{found!r}{hint}")
+
+    def whole(self, key: str, low: int, high: int) -> int:
+        value = self.values.get(key)
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise self.wrong(key, f"a whole number in {low}..{high}", repr(value))
+        return value
+
+    def text(self, key: str, optional: bool = False) -> Any:
+        value = self.values.get(key)
+        if not isinstance(value, str) and not (optional and value is None):
+            raise self.wrong(key, "a text", repr(value))
+        return value
+
+    def one_of(self, key: str, choices: tuple[str, ...]) -> str:
+        value = self.values.get(key)
+        if value not in choices:
+            raise self.wrong(key, " or ".join(map(repr, choices)), repr(value))
+        return str(value)
+
+    def mapping(self, key: str) -> Mapping[str, Any]:
+        value = self.values.get(key)
+        if not isinstance(value, Mapping):
+            raise self.wrong(key, "an object", repr(value))
+        return value
+
+    def nested(self, key: str) -> _Taker:
+        return _Taker(self.mapping(key), self.where, f"{self.prefix}{key}.")
+
+    def strings(self, key: str) -> tuple[str, ...] | None:
+        value = self.values.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, list | tuple) or not all(isinstance(entry, str) for entry in value):
+            raise self.wrong(key, "a list of texts or null", repr(value))
+        return tuple(value)
+
+    def numbers(self, key: str) -> tuple[float, ...]:
+        value = self.values.get(key)
+        if not isinstance(value, list | tuple) or not all(isinstance(entry, int | float) for entry in value):
+            raise self.wrong(key, "a list of numbers", repr(value))
+        return tuple(float(entry) for entry in value)
+
+    def size(self, key: str) -> tuple[int, int]:
+        value = self.values.get(key)
+        if isinstance(value, list | tuple) and len(value) == 2:
+            height, width = value
+            if all(isinstance(n, int) and not isinstance(n, bool) and 1 <= n <= 4096 for n in (height, width)):
+                return height, width
+        raise self.wrong(key, "[height, width], each in 1..4096", repr(value))
+
+
+def _newer(found: object) -> bool:
+    return isinstance(found, int) and not isinstance(found, bool) and found > FORMAT_VERSION

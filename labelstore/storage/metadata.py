@@ -1,0 +1,101 @@
+"""A Zarr v3 array's ``zarr.json``, held against what the format asks for. Pure: no files are touched here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from labelstore.errors import FormatError
+from labelstore.schema import COMMIT_FIELDS, ArraySpec, StoreInfo
+
+
+@dataclass(frozen=True)
+class ArrayMeta:
+    """What the fast path needs to know of an array.
+
+    ``direct`` says that the bytes are laid out as this project writes them, so that they can be read without Zarr.
+    """
+
+    separator: str
+    direct: bool
+
+    def file_name(self, spec: ArraySpec, shard: int) -> str:
+        """The shard's file below the array's folder, as this store names it."""
+        return spec.file_name(shard).replace(".", self.separator)
+
+
+def commits_spec(num_files: int) -> ArraySpec:
+    """Return the spec of ``commits``: one row a *shard*, each its own chunk."""
+    return ArraySpec("commits", "uint64", (num_files, len(COMMIT_FIELDS)), 0, committed=False)
+
+
+def check_array(meta: object, spec: ArraySpec, rows: int, chunk_rows: int, where: str) -> ArrayMeta:
+    """Check shape, dtype and chunks.
+
+    Raises
+    ------
+    FormatError
+        With the array, what was expected and what was found.
+    """
+    if not isinstance(meta, Mapping) or meta.get("zarr_format") != 3 or meta.get("node_type") != "array":
+        raise FormatError(f"{where}/{spec.name}: expected the metadata of a Zarr v3 array, found {str(meta)[:80]}")
+    grid = _configuration(meta.get("chunk_grid")).get("chunk_shape")
+    expected = {
+        "shape": [rows, *spec.row_shape],
+        "data_type": spec.dtype,
+        "chunk shape": [chunk_rows, *spec.row_shape],
+        "fill_value": spec.fill,
+    }
+    found = {key: meta.get(key) for key in ("shape", "data_type", "fill_value")} | {"chunk shape": grid}
+    for key, value in expected.items():
+        if _plain(found[key]) != value:
+            raise FormatError(f"{where}/{spec.name}: {key}: expected {value}, found {found[key]}")
+    separator = _separator(meta.get("chunk_key_encoding"))
+    direct = separator is not None and _known_codecs(meta.get("codecs"), spec)
+    return ArrayMeta(separator or ".", direct)
+
+
+def array_grid(spec: ArraySpec, info: StoreInfo) -> tuple[int, int]:
+    """Return ``(rows, rows a chunk)`` of one of the store's arrays."""
+    return (info.num_shards, 1) if spec.name == "commits" else (info.num_rows, info.shard_size)
+
+
+def _known_codecs(codecs: object, spec: ArraySpec) -> bool:
+    if not spec.by_row:
+        return _bytes_then_checked_zstd(codecs, spec)
+    if not isinstance(codecs, list | tuple) or len(codecs) != 1 or codecs[0].get("name") != "sharding_indexed":
+        return False
+    inner = _configuration(codecs[0])
+    index = [codec.get("name") for codec in inner.get("index_codecs", ())]
+    return (
+        _plain(inner.get("chunk_shape")) == [1, *spec.row_shape]
+        and inner.get("index_location", "end") == "end"
+        and index == ["bytes", "crc32c"]
+        and _configuration(inner["index_codecs"][0]).get("endian") == "little"
+        and _bytes_then_checked_zstd(inner.get("codecs"), spec)
+    )
+
+
+def _bytes_then_checked_zstd(codecs: object, spec: ArraySpec) -> bool:
+    if not isinstance(codecs, list | tuple) or [codec.get("name") for codec in codecs] != ["bytes", "zstd"]:
+        return False
+    one_byte = spec.numpy_dtype.itemsize == 1
+    little = one_byte or _configuration(codecs[0]).get("endian") == "little"
+    return little and _configuration(codecs[1]).get("checksum") is True
+
+
+def _configuration(value: object) -> Mapping[str, Any]:
+    inner = value.get("configuration") if isinstance(value, Mapping) else None
+    return inner if isinstance(inner, Mapping) else {}
+
+
+def _separator(encoding: object) -> str | None:
+    if not isinstance(encoding, Mapping) or encoding.get("name") != "default":
+        return None
+    separator = _configuration(encoding).get("separator", "/")
+    return separator if separator in ("/", ".") else None
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,1 @@
+"""What writes stores: images, annotators, shards, runs."""

@@ -1,0 +1,178 @@
+"""`annotate`: a folder of images to a store of label maps, from the first look to the summary."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from labelstore.ids import pack_ids
+from labelstore.pipelines.cluster import Resources, local_cluster
+from labelstore.pipelines.images import ImageListing, list_images
+from labelstore.pipelines.observer import Observer
+from labelstore.pipelines.plan import JobSpec, ShardReport, ShardSpec, pending_shards
+from labelstore.pipelines.probe import SAMPLE_IMAGES, Probe, ProbeSpec, probe_annotator, spread
+from labelstore.pipelines.run import DaskEngine, Engine, SerialEngine
+from labelstore.pipelines.settings import Settings, existing_store, new_store_info, recorded_annotator
+from labelstore.pipelines.store import create_store
+from labelstore.reader import LabelMapReader
+from labelstore.schema import Status, StoreInfo
+from labelstore.summary import StoreCounts, count_rows, failures_of
+
+LISTED_FAILURES = 1000
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run made. ``failures`` are (image id, reason) of the store's failed rows, the first 1,000 of them;
+    ``example_id`` is an image that is done, None if none is."""
+
+    store: str
+    info: StoreInfo
+    counts: StoreCounts
+    new_rows: int
+    seconds: float
+    failures: tuple[tuple[str, str], ...]
+    example_id: str | None
+
+
+@dataclass
+class _Tally:
+    """Rows of a run so far: finished shards, and what running ones have told."""
+
+    observer: Observer
+    running: dict[int, tuple[int, int]] = field(default_factory=dict)
+    finished: set[int] = field(default_factory=set)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    done: int = 0
+    failed: int = 0
+
+    def progress(self, shard: int, done: int, failed: int) -> None:
+        with self.lock:
+            if shard in self.finished:  # what a worker told on the way may arrive after its report
+                return
+            self.running[shard] = (done, failed)
+            self._tell()
+
+    def finish(self, report: ShardReport) -> None:
+        with self.lock:
+            self.finished.add(report.shard)
+            self.running.pop(report.shard, None)
+            self.done += report.rows - len(report.failures)
+            self.failed += len(report.failures)
+            self._tell()
+
+    def _tell(self) -> None:
+        done, failed = (sum(counts) for counts in zip((self.done, self.failed), *self.running.values(), strict=True))
+        self.observer.rows(done, failed)
+
+
+def annotate(images: Path, store: str, settings: Settings, resources: Resources, observer: Observer) -> Summary:
+    """Make the label maps of all images below a folder that the store does not hold yet.
+
+    Parameters
+    ----------
+    images
+        The images' root, searched recursively.
+    store
+        Where the store is, or is to be.
+    settings
+        What the user chose; what is left open is as the store has it, else the default.
+
+    Raises
+    ------
+    LabelStoreError
+        Anything that stops the run. Committed shards are kept: the same call later makes what is missing.
+    """
+    start = time.perf_counter()
+    observer.phase("looking for images")
+    listing = list_images(images)
+    found = existing_store(store, settings, listing)
+    if found is not None and not found.pending:
+        observer.plan(len(listing.ids), len(listing.ids))
+        return summarise(store, found.info, 0, time.perf_counter() - start)
+    with _engine(resources, observer) as engine:
+        if found is None:
+            info, pending = _create(engine, store, settings, listing, resources, observer)
+        else:
+            info, pending = found.info, found.pending
+        job = _job(info, store, listing, resources)
+        return _run(engine, job, info, pending, observer)
+
+
+def _create(
+    engine: Engine, store: str, settings: Settings, listing: ImageListing, resources: Resources, observer: Observer
+) -> tuple[StoreInfo, list[int]]:
+    """Look at the annotator, and create the store."""
+    observer.phase(f"loading {settings.annotator_spec().model}")
+    spec = ProbeSpec(
+        annotator=settings.annotator_spec(),
+        device=resources.device,
+        top_k=settings.chosen_top_k(),
+        exif=settings.chosen_exif(),
+        sample=tuple(str(listing.root / image_id) for image_id in spread(listing.ids, SAMPLE_IMAGES)),
+    )
+    probe = engine.call(probe_annotator, spec)
+    _warn_if_flat(probe, observer)
+    ids = pack_ids(listing.ids)
+    info = new_store_info(settings, listing, probe.annotator, ids.shape[1])
+    create_store(store, info, ids, listing.targets)
+    return info, pending_shards(info.num_shards, ())
+
+
+def _run(engine: Engine, job: JobSpec, info: StoreInfo, pending: list[int], observer: Observer) -> Summary:
+    rows = sum(len(info.shard_rows(shard)) for shard in pending)
+    observer.plan(info.num_rows, info.num_rows - rows)
+    tally = _Tally(observer)
+    start = time.perf_counter()
+    for report in engine.run((ShardSpec(job, shard) for shard in pending), tally.progress):
+        tally.finish(report)
+    return summarise(job.store, info, rows, time.perf_counter() - start)
+
+
+@contextmanager
+def _engine(resources: Resources, observer: Observer) -> Iterator[Engine]:
+    if resources.workers == 0:
+        yield SerialEngine()
+        return
+    observer.phase(f"starting {resources.workers} worker{'s' if resources.workers > 1 else ''}")
+    with local_cluster(resources) as client:
+        observer.dashboard(client.dashboard_link)
+        yield DaskEngine(client)
+
+
+def summarise(location: str, info: StoreInfo, new_rows: int, seconds: float) -> Summary:
+    """Look at the store after a run."""
+    reader = LabelMapReader(location)
+    done = reader.status() == Status.DONE
+    example = reader.ids[int(done.argmax())] if done.any() else None
+    counts = count_rows(reader, location)
+    return Summary(location, info, counts, new_rows, seconds, failures_of(reader, LISTED_FAILURES), example)
+
+
+def _warn_if_flat(probe: Probe, observer: Observer) -> None:
+    flatness, info = probe.flatness, probe.annotator
+    if flatness is not None and flatness.much:
+        observer.warning(
+            f"{info.name} is much less sure at {info.preprocessing.input_size} px than at its own {info.own_input_size} px: "
+            f"the best class of a whole image has a median probability of {flatness.chosen:.2f} instead of "
+            f"{flatness.own:.2f}, so soft labels will be flat. Leave out --image-size, or choose an annotator made for "
+            "that size"
+        )
+
+
+def _job(info: StoreInfo, store: str, listing: ImageListing, resources: Resources) -> JobSpec:
+    return JobSpec(
+        run=uuid.uuid4().hex,
+        store=store,
+        images_root=str(listing.root.absolute()),
+        annotator=recorded_annotator(info),
+        batch_size=resources.batch_size,
+        device=resources.device,
+        threads=resources.threads,
+        decode_threads=resources.decode_threads,
+    )

@@ -1,0 +1,200 @@
+"""Load an annotator by name: a classifier, made dense and tested on a probe batch."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from dataclasses import replace
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from labelstore.errors import AnnotatorError, MissingExtraError, OptionError
+from labelstore.pipelines.annotators import builtin, custom, timm_models, torchvision_models
+from labelstore.pipelines.annotators.dense import DenseRoute, find_route
+from labelstore.pipelines.annotators.network import Network, refused, unknown_name
+from labelstore.pipelines.annotators.spec import AnnotatorInfo, AnnotatorSpec, Preprocessing
+
+MAX_CLASSES = 65_535  # classes are stored as uint16, and 65535 is 'no class'
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+PROBE_IMAGES = 2
+
+
+class Annotator:
+    """A classifier that gives logits for the whole image and for every location of its last feature map.
+
+    Made by `load_annotator`. Safe to call from several threads as far as the network itself is; not to be pickled:
+    send its `AnnotatorSpec` to other processes.
+
+    Attributes
+    ----------
+    info : AnnotatorInfo
+        What a store records of it, with the preprocessing that batches need.
+    device : torch.device
+        Where batches must be.
+    linear_error : float
+        Largest difference between the mean over the locations of `dense` and `whole` on the probe batch, relative to
+        the largest logit. Small where the head is linear after average pooling.
+    row_error : float
+        Likewise for the images' own pooled vectors pushed through the head as rows; NaN for a network with its own
+        ``forward_dense``.
+    """
+
+    def __init__(self, info: AnnotatorInfo, module: nn.Module, route: DenseRoute, device: torch.device | str = "cpu") -> None:
+        self.info = info
+        self.device = torch.device(device)
+        self.linear_error = route.linear_error
+        self.row_error = route.row_error
+        self._module = module
+        self._route = route
+
+    @torch.inference_mode()
+    def dense(self, batch: Tensor) -> Tensor:
+        """Logits at every location, float32 ``[B, C, h, w]`` (strides as they come).
+
+        Parameters
+        ----------
+        batch
+            Preprocessed images, float32 ``[B, 3, S, S]`` on the annotator's device. Not checked.
+        """
+        return self._route.dense(batch)
+
+    @torch.inference_mode()
+    def whole(self, batch: Tensor) -> Tensor:
+        """The classifier's own output for a batch as in `dense`, float32 ``[B, C]``."""
+        logits: Tensor = self._module(batch)
+        return logits.float()
+
+
+def load_annotator(spec: AnnotatorSpec, device: torch.device | str = "cpu") -> Annotator:
+    """Load the classifier that `spec` names and make it dense.
+
+    Raises
+    ------
+    AnnotatorError
+        The name is unknown, the weights cannot be had, the model refuses the image size, is no classifier of images, or
+        has no per-location head.
+    MissingExtraError
+        A package that the model needs is not installed; names the extra.
+    OptionError
+        ``spec.image_size`` is not a positive number.
+    """
+    if spec.image_size is not None and spec.image_size < 1:
+        raise OptionError(f"expected image_size of at least 1 px, got {spec.image_size}")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)  # random weights are the same on every worker
+        network = _build(spec)
+    _check_preprocessing(network)
+    digest = weights_sha256(network.module)
+    module = network.module.eval().requires_grad_(False).to(device)
+    own_size = network.preprocessing.input_size
+    preprocessing = replace(network.preprocessing, input_size=spec.image_size or own_size)
+    _check_patches(network.name, module, preprocessing.input_size, own_size)
+    whole, route = _probe(network.name, module, preprocessing, own_size, torch.device(device))
+    info = AnnotatorInfo(
+        name=network.name,
+        weights_sha256=digest,
+        preprocessing=preprocessing,
+        own_input_size=own_size,
+        num_classes=whole.shape[1],
+        map_size=route.map_size,
+        class_names=_fitting(network.name, "class_names", network.class_names, whole.shape[1]),
+        class_ids=_fitting(network.name, "class_ids", network.class_ids, whole.shape[1]),
+    )
+    return Annotator(info, module, route, device)
+
+
+def weights_sha256(module: nn.Module) -> str:
+    """SHA-256 over the state dict in its order: of each tensor the name, dtype, shape and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        if isinstance(tensor, Tensor):  # modules may keep extra state of their own
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _build(spec: AnnotatorSpec) -> Network:
+    """Find the source of the model's name, and let it build the network."""
+    source, colon, name = spec.model.partition(":")
+    if spec.model == builtin.NAME:
+        return builtin.build(spec)
+    if colon and source == "timm":
+        return timm_models.build(name, spec)
+    if colon and source == "torchvision":
+        return torchvision_models.build(name, spec)
+    if colon:
+        return custom.build(spec)
+    if timm_models.has_model(spec.model):
+        return timm_models.build(spec.model, spec)
+    if torchvision_models.has_model(spec.model):
+        return torchvision_models.build(spec.model, spec)
+    raise _unknown_bare_name(spec.model)
+
+
+def _unknown_bare_name(name: str) -> AnnotatorError | MissingExtraError:
+    try:
+        near = timm_models.near_names(name)
+    except MissingExtraError as missing:
+        return MissingExtraError(f"torchvision has no model {name!r}; if it is timm's: {missing}")
+    near = difflib.get_close_matches(name, [builtin.NAME]) + near + torchvision_models.near_names(name)
+    return unknown_name(name, "timm or torchvision", near)
+
+
+def _check_preprocessing(network: Network) -> None:
+    """Validate once what every image will go through."""
+    given: Preprocessing = network.preprocessing
+    triples = all(len(values) == 3 and all(map(isfinite, values)) for values in (given.mean, given.std))
+    if not triples or min(given.std) <= 0 or given.input_size < 1 or given.interpolation not in INTERPOLATIONS:
+        raise AnnotatorError(
+            f"{network.name}: expected preprocessing with an input_size of at least 1, 3 finite means, 3 positive stds "
+            f"and an interpolation out of {', '.join(INTERPOLATIONS)}; got {given}"
+        )
+
+
+def _check_patches(name: str, module: nn.Module, size: int, own_size: int) -> None:
+    """The map must cover the image: a first layer that cuts it into patches would silently drop a rest at the edges."""
+    convolutions = (layer for layer in module.modules() if isinstance(layer, nn.Conv2d) and layer.in_channels == 3)
+    first = next(convolutions, None)
+    if size == own_size or first is None or first.kernel_size != first.stride or first.padding not in (0, (0, 0)):
+        return
+    if size % first.stride[0]:
+        raise AnnotatorError(
+            f"{name} does not take images of {size} px (its own size is {own_size} px): expected a multiple of its "
+            f"patches' {first.stride[0]} px, so that its map covers the whole image"
+        )
+
+
+@torch.inference_mode()
+def _probe(
+    name: str, module: nn.Module, preprocessing: Preprocessing, own_size: int, device: torch.device
+) -> tuple[Tensor, DenseRoute]:
+    """Run a seeded random batch: the classifier's own output, and the tested way to dense logits."""
+    size = preprocessing.input_size
+    generator = torch.Generator().manual_seed(0)
+    probe = torch.randn(PROBE_IMAGES, 3, size, size, generator=generator).to(device)
+    try:
+        output = module(probe)
+    except Exception as error:  # whatever a foreign network raises on a size or input that it was not made for
+        raise refused(name, error, size, own_size, f"on a batch {list(probe.shape)}") from error
+    _check_output(name, output)
+    return output, find_route(module, probe, output.float(), name)
+
+
+def _check_output(name: str, output: Any) -> None:
+    if not isinstance(output, Tensor):
+        kind = f"{type(output).__name__} of {len(output)}" if hasattr(output, "__len__") else type(output).__name__
+        raise AnnotatorError(f"{name} is no image classifier: expected a tensor of logits [B, C], got a {kind}")
+    if output.ndim != 2 or output.shape[0] != PROBE_IMAGES or not output.shape[1] or not output.is_floating_point():
+        got = f"{output.dtype} {list(output.shape)}"
+        raise AnnotatorError(f"{name} is no image classifier: expected logits [{PROBE_IMAGES}, C], got {got}")
+    if output.shape[1] > MAX_CLASSES:
+        raise AnnotatorError(f"{name} has {output.shape[1]} classes, expected at most {MAX_CLASSES} (uint16 in stores)")
+
+
+def _fitting(name: str, what: str, labels: tuple[str, ...] | None, num_classes: int) -> tuple[str, ...] | None:
+    if labels is not None and len(labels) != num_classes:
+        raise AnnotatorError(f"{name}: expected {num_classes} {what}, one a class, got {len(labels)}")
+    return labels

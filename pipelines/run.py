@@ -1,0 +1,118 @@
+"""Engines: what turns shard specs into finished shards, in this process or on a Dask cluster."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
+
+from distributed import Client, KilledWorker, as_completed, get_worker
+
+from labelstore.errors import RunError
+from labelstore.pipelines.plan import ShardReport, ShardSpec
+from labelstore.pipelines.shard import annotate_shard
+
+T = TypeVar("T")
+Progress = Callable[[int, int, int], None]
+"""Called with a shard, and how many of its rows are done and failed so far. May come from another thread."""
+
+_TOPIC = "labelstore-progress"
+_SECONDS_BETWEEN_EVENTS = 0.25
+_SHARDS_A_WORKER = 3
+"""In flight, one in hand and two waiting: a worker stays busy, and the client's memory does not grow with the plan."""
+
+
+class Engine(Protocol):
+    """Where work runs."""
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Run one function and return what it returns."""
+        ...
+
+    def run(self, specs: Iterable[ShardSpec], progress: Progress) -> Iterator[ShardReport]:
+        """Finish shards, in any order."""
+        ...
+
+
+class SerialEngine:
+    """This process, one shard after the other: the reference for what a cluster must give."""
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """See `Engine.call`."""
+        return function(*arguments)
+
+    def run(self, specs: Iterable[ShardSpec], progress: Progress) -> Iterator[ShardReport]:
+        """See `Engine.run`."""
+        for spec in specs:
+            yield annotate_shard(spec, _Counter(spec.shard, progress))
+
+
+class DaskEngine:
+    """A Dask cluster. The client may be anybody's; it is not closed here."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """See `Engine.call`."""
+        result: T = self._result(self._client.submit(function, *arguments, pure=False), function.__name__)
+        return result
+
+    def run(self, specs: Iterable[ShardSpec], progress: Progress) -> Iterator[ShardReport]:
+        """See `Engine.run`. Submits a bounded window of tasks; each returns its small report, never arrays."""
+        waiting = iter(specs)
+        window = _SHARDS_A_WORKER * len(self._client.scheduler_info(n_workers=-1)["workers"])
+        names: dict[Any, str] = {}
+        with self._watched(progress):
+            running = as_completed(loop=self._client.loop)
+            for spec in itertools.islice(waiting, window):
+                running.add(self._submit(spec, names))
+            for future in running:
+                yield self._result(future, names.pop(future.key))
+                for spec in itertools.islice(waiting, 1):
+                    running.add(self._submit(spec, names))
+
+    def _submit(self, spec: ShardSpec, names: dict[Any, str]) -> Any:
+        future = self._client.submit(_annotate_on_worker, spec, pure=False)
+        names[future.key] = f"shard {spec.shard}"
+        return future
+
+    def _result(self, future: Any, what: str) -> Any:
+        try:
+            return future.result()
+        except KilledWorker as error:
+            raise RunError(
+                f"{what}: the worker process died again and again (last on {error.last_worker.address}): out of memory, or "
+                "an image or model that crashes it. Committed shards are kept; try a smaller --batch-size or fewer --workers"
+            ) from error
+
+    @contextmanager
+    def _watched(self, progress: Progress) -> Iterator[None]:
+        self._client.subscribe_topic(_TOPIC, lambda event: progress(*event[1]))
+        try:
+            yield
+        finally:
+            self._client.unsubscribe_topic(_TOPIC)
+
+
+def _annotate_on_worker(spec: ShardSpec) -> ShardReport:
+    worker = get_worker()
+    return annotate_shard(spec, _Counter(spec.shard, lambda *counts: worker.log_event(_TOPIC, list(counts))))
+
+
+class _Counter:
+    """Adds up a shard's rows and passes the sums on, but not more often than a person can see."""
+
+    def __init__(self, shard: int, progress: Progress) -> None:
+        self._shard, self._progress = shard, progress
+        self._done = self._failed = 0
+        self._last = time.monotonic()
+
+    def __call__(self, done: int, failed: int) -> None:
+        self._done += done
+        self._failed += failed
+        if time.monotonic() - self._last >= _SECONDS_BETWEEN_EVENTS:
+            self._last = time.monotonic()
+            self._progress(self._shard, self._done, self._failed)

@@ -1,0 +1,109 @@
+"""Where a store's files go: a local folder, durably, or anything that zarr-python opens."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+from typing import Protocol
+
+import zarr
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+
+from labelstore.storage import local_path
+
+
+class Sink(Protocol):
+    """Files by key, ``<array>/<file>``. What `put` and `delete` have done is on the disk once `flush` returns."""
+
+    def put(self, key: str, data: bytes) -> None:
+        """Bring a file to the store, whole or not at all."""
+        ...
+
+    def delete(self, key: str) -> bool:
+        """Remove a file; return whether there was one."""
+        ...
+
+    def flush(self, keys: list[str]) -> None:
+        """Make the names of files durable."""
+        ...
+
+
+class LocalSink:
+    """A folder. A file is written under another name, brought to the disk, and renamed."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def put(self, key: str, data: bytes) -> None:
+        """See `Sink.put`."""
+        file = self._root / key
+        partial = file.with_name(f"{file.name}.{uuid.uuid4().hex}.partial")
+        try:
+            with partial.open("xb") as out:
+                out.write(data)
+                out.flush()
+                os.fsync(out.fileno())
+            partial.replace(file)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+    def delete(self, key: str) -> bool:
+        """See `Sink.delete`."""
+        try:
+            (self._root / key).unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def flush(self, keys: list[str]) -> None:
+        """See `Sink.flush`."""
+        for folder in {(self._root / key).parent for key in keys}:
+            sync_path(folder)
+
+
+class ZarrSink:
+    """A store behind a URL. Objects appear whole; they are durable when the server says so."""
+
+    def __init__(self, location: str) -> None:
+        self._path = zarr.open_group(location, mode="r+").store_path
+
+    def put(self, key: str, data: bytes) -> None:
+        """See `Sink.put`."""
+        sync((self._path / key).set(default_buffer_prototype().buffer.from_bytes(data)))
+
+    def delete(self, key: str) -> bool:
+        """See `Sink.delete`."""
+        there = sync((self._path / key).exists())
+        if there:
+            sync((self._path / key).delete())
+        return bool(there)
+
+    def flush(self, keys: list[str]) -> None:
+        """See `Sink.flush`."""
+
+
+def open_sink(location: str) -> Sink:
+    """Return the sink of a store that exists."""
+    path = local_path(location)
+    return LocalSink(path) if path is not None else ZarrSink(location)
+
+
+def sync_tree(path: Path) -> None:
+    """Bring a folder, all that is below it, and its name to the disk."""
+    for folder, _, names in os.walk(path):
+        for name in names:
+            sync_path(Path(folder) / name)
+        sync_path(Path(folder))
+    sync_path(path.absolute().parent)
+
+
+def sync_path(path: Path) -> None:
+    """Bring a file's content, or a folder's names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,167 @@
+"""Writes stores: creation, then shard after shard, each sealed by its commit.
+
+The order of writes is what makes a store trustworthy. Creation: arrays and ids first, the group's attributes last. A shard:
+its old commit away, its files, all of it on the disk, and only then the new commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import ZstdCodec
+from zarr.core.array_spec import ArrayConfigParams
+
+from labelstore.encodings import committed_arrays
+from labelstore.errors import FormatError, StoreWriteError
+from labelstore.ids import ImageIds
+from labelstore.pipelines.files import ZSTD_LEVEL, commit_record, encode_file
+from labelstore.pipelines.sink import open_sink, sync_tree
+from labelstore.schema import ATTRIBUTE, UNFINISHED, ArraySpec, StoreInfo, index_arrays
+from labelstore.storage import is_blank, local_path, open_source, store_arrays
+from labelstore.storage.metadata import array_grid, commits_spec
+
+# A chunk of fill values that Zarr leaves out could not be told from a lost one. Zarr does not record this: it is for `ids`
+# and `targets`, which are written through Zarr.
+_WRITE_ALL: ArrayConfigParams = {"write_empty_chunks": True}
+
+
+def create_store(location: str, info: StoreInfo, ids: NDArray[np.uint8], targets: NDArray[np.int32]) -> None:
+    """Create an empty store: every row pending.
+
+    Parameters
+    ----------
+    ids
+        uint8 ``[N, L]``, as `labelstore.ids.pack_ids` makes them.
+    targets
+        int32 ``[N]``.
+
+    Raises
+    ------
+    FormatError
+        There is something else at ``location``; nothing is overwritten but a store whose creation was cut off.
+    StoreWriteError
+    """
+    with _writing(location):
+        _require_free(location)
+        group = zarr.create_group(location, overwrite=True, attributes={UNFINISHED: True})
+        for spec in store_arrays(info):
+            _create_array(group, spec, *array_grid(spec, info))
+        tables: tuple[NDArray[Any], ...] = (ids, targets)
+        for spec, values in zip(index_arrays(info), tables, strict=True):
+            _array(group, spec.name)[:] = values
+        path = local_path(location)
+        if path is not None:
+            sync_tree(path)
+        group.attrs.put({ATTRIBUTE: info.to_attributes()})
+        if path is not None:
+            sync_tree(path)
+
+
+class ShardWriter:
+    """Writes shards into a store that exists. Threads and processes may write different shards at the same time."""
+
+    def __init__(self, location: str) -> None:
+        self.location = location
+        self._source, self.info = open_source(location)
+        if not self._source.direct:
+            raise FormatError(f"{location}: expected the codecs of docs/format.md, found others; this store can only be read")
+        self._specs = committed_arrays(self.info, location)
+        self._commits = commits_spec(len(self._specs))
+        self._sink = open_sink(location)
+
+    def image_ids(self, shard: int) -> list[str]:
+        """Return the ids of a shard's rows."""
+        return list(ImageIds(self._source.index_rows(index_arrays(self.info)[0], shard), self.location))
+
+    def empty_rows(self, shard: int) -> dict[str, NDArray[Any]]:
+        """Return arrays for a shard's rows, filled as absent: what a failed row keeps of its map."""
+        count = len(self.info.shard_rows(shard))
+        return {spec.name: np.full((count, *spec.row_shape), spec.fill, spec.numpy_dtype) for spec in self._specs}
+
+    def write(self, shard: int, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Write all of a shard's arrays, and then its commit.
+
+        Parameters
+        ----------
+        arrays
+            Every committed array by name, ``[rows of the shard, *row_shape]``.
+
+        Raises
+        ------
+        StoreWriteError
+            The disk is full or read-only; the shard stays pending.
+        """
+        rows = len(self.info.shard_rows(shard))
+        for spec in self._specs:
+            if len(arrays[spec.name]) != rows:
+                raise ValueError(f"{spec.name}: expected the {rows} rows of shard {shard}, got {len(arrays[spec.name])}")
+        files = {spec: encode_file(spec, arrays[spec.name], self.info.shard_size) for spec in self._specs}
+        with _writing(self.location):
+            self.discard(shard)
+            for spec, data in files.items():
+                self._sink.put(self._key(spec, shard), data)
+            self._sink.flush([self._key(spec, shard) for spec in files])
+            record = np.array([[commit_record(data) for data in files.values()]], np.uint64)
+            self._sink.put(self._key(self._commits, shard), encode_file(self._commits, record, 1))
+            self._sink.flush([self._key(self._commits, shard)])
+
+    def discard(self, shard: int) -> None:
+        """Remove a shard's commit, durably: from then on its rows are pending."""
+        key = self._key(self._commits, shard)
+        if self._sink.delete(key):
+            self._sink.flush([key])
+
+    def _key(self, spec: ArraySpec, shard: int) -> str:
+        return self._source.file_key(spec, shard)
+
+
+def _create_array(group: zarr.Group, spec: ArraySpec, rows: int, chunk_rows: int) -> None:
+    inner = 1 if spec.by_row else chunk_rows
+    group.create_array(
+        spec.name,
+        shape=(rows, *spec.row_shape),
+        chunks=(inner, *spec.row_shape),
+        shards=(chunk_rows, *spec.row_shape) if spec.by_row else None,
+        dtype=spec.dtype,
+        fill_value=spec.fill,
+        compressors=[ZstdCodec(level=ZSTD_LEVEL, checksum=True)],
+        chunk_key_encoding={"name": "default", "separator": "."},
+        config=_WRITE_ALL,
+    )
+
+
+def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    array = group[name]
+    if not isinstance(array, zarr.Array):
+        raise FormatError(f"{group.store_path}/{name}: expected an array, found a group")
+    return array
+
+
+def _require_free(location: str) -> None:
+    """Refuse to overwrite anything but the remains of a creation that was cut off."""
+    path = local_path(location)
+    if path is not None and path.exists() and not (path.is_dir() and is_blank(path)):
+        try:
+            attributes = dict(zarr.open_group(location, mode="r").attrs)
+        except (FileNotFoundError, ValueError, OSError):
+            attributes = {}
+        if UNFINISHED not in attributes:
+            raise FormatError(f"{location}: expected nothing or a label store, found something else; choose another --store")
+
+
+@contextmanager
+def _writing(location: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, StoreWriteError):
+            raise
+        reason = error.strerror or str(error)
+        raise StoreWriteError(
+            f"{location}: cannot be written: {reason}. What is committed is kept; put this right and run annotate again"
+        ) from error

@@ -1,0 +1,55 @@
+"""What tests of several packages share: pictures to annotate, and stores made of them by the product itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pictures import paint
+from PIL import Image
+
+from labelstore.pipelines.annotate import Summary, annotate
+from labelstore.pipelines.cluster import Resources
+from labelstore.pipelines.observer import Observer
+from labelstore.pipelines.settings import Settings
+
+SERIAL = Resources(workers=0, device="cpu", threads=1, decode_threads=2, batch_size=4)
+MakeStore = Callable[..., Summary]
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 21 pictures in three folders; one holds two colours."""
+    root = tmp_path_factory.mktemp("pictures")
+    for name in ("red", "green", "blue"):
+        for number in range(7):
+            rng = np.random.default_rng(number)
+            noise = Image.fromarray(rng.integers(0, 255, (40, 60, 3), np.uint8))
+            plain = Image.open(paint(root / name / f"{number}.png", name))
+            Image.blend(plain, noise, 0.1 * number).save(root / name / f"{number}.png")
+    paint(root / "blue" / "0.png", "blue", "yellow")
+    return root
+
+
+@pytest.fixture
+def make_store(tmp_path: Path) -> MakeStore:
+    """A function that annotates a folder with a toy annotator in this process."""
+
+    def make(images: Path, store: Path | None = None, model: str = "toy_annotators:colours", **choices: Any) -> Summary:
+        location = str(store or tmp_path / "labels.zarr")
+        choices.setdefault("top_k", 3)
+        return annotate(images, location, Settings(model=model, **choices), SERIAL, Observer())
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def picture_store(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished store of `pictures`. Read only: tests that change it copy it."""
+    store = tmp_path_factory.mktemp("store") / "labels.zarr"
+    settings = Settings(model="toy_annotators:colours", top_k=3)
+    annotate(pictures, str(store), settings, SERIAL, Observer())
+    return store

@@ -1,0 +1,100 @@
+"""A store opened by others: every array by three Zarr libraries, and the recipe of docs/format.md followed on its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorstore
+import zarr
+
+from labelstore import LabelMapReader
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "v1-topk.zarr"
+ARRAYS = {
+    "classes": ("uint16", (3, 4, 6)),
+    "scores": ("uint8", (3, 4, 6)),
+    "score_range": ("float32", (2,)),
+    "status": ("uint8", ()),
+    "errors": ("uint8", (160,)),
+    "targets": ("int32", ()),
+    "image_crc32": ("uint32", ()),
+    "ids": ("uint8", (8,)),
+}
+
+
+def by_zarr(store: Path, name: str) -> np.ndarray:
+    return np.asarray(zarr.open_array(store / name, mode="r")[...])
+
+
+def by_zarrs(store: Path, name: str) -> np.ndarray:
+    with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
+        return np.asarray(zarr.open_array(store / name, mode="r")[...])
+
+
+def by_tensorstore(store: Path, name: str) -> np.ndarray:
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(store / name)}}
+    return np.asarray(tensorstore.open(spec, read=True).result().read().result())
+
+
+LIBRARIES = {"zarr": by_zarr, "zarrs": by_zarrs, "tensorstore": by_tensorstore}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_every_array_opens_and_is_the_same(library):
+    info = json.loads((GOLDEN / "zarr.json").read_text())["attributes"]["labelstore"]
+    for name, (dtype, row_shape) in ARRAYS.items():
+        values = LIBRARIES[library](GOLDEN, name)
+        assert values.dtype == dtype, name
+        assert values.shape == (info["num_rows"], *row_shape), name
+        np.testing.assert_array_equal(values, by_zarr(GOLDEN, name))
+    assert LIBRARIES[library](GOLDEN, "commits").shape == (3, 6, 3)
+    assert {path.name for path in GOLDEN.iterdir()} == {*ARRAYS, "commits", "zarr.json"}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_the_recipe_gives_what_the_reader_gives(library):
+    """docs/format.md, 'Decoding a map', step by step."""
+    load, reader = LIBRARIES[library], LabelMapReader(GOLDEN)
+    info = json.loads((GOLDEN / "zarr.json").read_text())["attributes"]["labelstore"]
+    ids = [bytes(raw).rstrip(b"\0").decode() for raw in load(GOLDEN, "ids")]
+    assert ids == list(reader.ids)
+    classes, gaps, ranges = (load(GOLDEN, name) for name in ("classes", "scores", "score_range"))
+    committed = load(GOLDEN, "commits").any(axis=(1, 2))
+    for row in np.flatnonzero(load(GOLDEN, "status") == 1):
+        assert committed[row // info["shard_size"]]
+        level = np.cumsum(gaps[row].astype(np.int64), axis=0)
+        scores = ranges[row, 0] - ranges[row, 1] * level.astype(np.float32)
+        found = reader[ids[row]]
+        np.testing.assert_array_equal(found.classes, classes[row])
+        np.testing.assert_array_equal(found.scores, scores)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_pooling_by_hand_gives_what_the_reader_gives(library):
+    """docs/format.md, 'Pooling a box': the whole image is the plain mean of the dense map."""
+    load, reader = LIBRARIES[library], LabelMapReader(GOLDEN)
+    classes, gaps, ranges = (load(GOLDEN, name)[0] for name in ("classes", "scores", "score_range"))
+    scores = ranges[0] - ranges[1] * np.cumsum(gaps, axis=0, dtype=np.int64).astype(np.float32)
+    logits = np.bincount(classes.ravel(), scores.ravel(), reader.num_classes) / (4 * 6)
+    soft = np.exp(logits - logits.max())
+    np.testing.assert_allclose(reader.pool([0], [(0, 0, 1, 1)])[0], soft / soft.sum(), atol=1e-6)
+
+
+def test_the_golden_store_reads_as_it_was_written():
+    """Values noted when the store was made (tests/golden/make.py): a reader that changes them breaks users' stores."""
+    reader = LabelMapReader(GOLDEN)
+    assert (len(reader), reader.num_classes, reader.top_k, reader.map_size) == (9, 10, 3, (4, 6))
+    assert reader.info.shard_size == 4
+    assert reader.status().tolist() == [1, 1, 1, 2, 1, 1, 1, 1, 0]
+    assert list(reader.ids)[:4] == ["a 1.png", "b/é.png", "c.jpg", "d.jpg"]
+    assert reader.error("d.jpg") == "cannot be decoded: noted by hand"
+    assert reader.targets.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8]
+    expected = np.load(GOLDEN.parent / "v1-topk.npz")
+    done = [0, 1, 2, 4, 5, 6, 7]
+    many = reader.read(done)
+    np.testing.assert_array_equal(many.classes, expected["classes"])
+    np.testing.assert_array_equal(many.scores, expected["scores"])
+    np.testing.assert_allclose(reader.pool(done, expected["boxes"]), expected["soft"], atol=1e-6)

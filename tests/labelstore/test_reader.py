@@ -1,0 +1,349 @@
+"""`LabelMapReader` on a finished store: the API, its errors, and sharing between threads and processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import labelstore
+from labelstore import (
+    DamagedError,
+    FailedRowError,
+    FormatError,
+    KeysError,
+    LabelMap,
+    LabelMapReader,
+    PendingRowError,
+    RowIndexError,
+    StoreNotFoundError,
+    UnknownIdError,
+)
+from labelstore.storage.local import LocalSource
+from labelstore.storage.remote import ZarrSource
+
+WHOLE = (0.0, 0.0, 1.0, 1.0)
+BLUE, YELLOW = 4, 5
+
+
+@pytest.fixture
+def reader(picture_store: Path) -> LabelMapReader:
+    return LabelMapReader(picture_store)
+
+
+@pytest.fixture
+def copy(picture_store: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(picture_store, tmp_path / "copy.zarr"))
+
+
+def flip(file: Path, place: int, bit: int = 0) -> None:
+    data = bytearray(file.read_bytes())
+    data[place] ^= 1 << bit
+    file.write_bytes(bytes(data))
+
+
+def test_what_a_reader_says_of_its_store(reader):
+    assert len(reader) == 21
+    assert reader.ids[0] == "blue/0.png"
+    assert list(reader.ids)[-1] == reader.ids[20] == "red/6.png"
+    assert reader.ids[1:3] == ["blue/1.png", "blue/2.png"]
+    assert "blue/0.png" in reader
+    assert "blue/7.png" not in reader
+    assert 3 not in reader
+    assert (reader.num_classes, reader.top_k, reader.map_size) == (8, 3, (7, 7))
+    assert reader.annotator.name == "toy_annotators:colours"
+    assert reader.annotator.input_size == 56
+    assert reader.class_names[BLUE] == "blue"
+    assert reader.info.class_ids[BLUE] == "colour-blue"
+    assert reader.info.target_names == ("blue", "green", "red")
+    assert reader.targets.tolist() == [0] * 7 + [1] * 7 + [2] * 7
+    assert (reader.status() == labelstore.Status.DONE).all()
+    assert "21 rows" in repr(reader)
+
+
+def test_one_map(reader):
+    one = reader["blue/0.png"]
+    assert isinstance(one, LabelMap)
+    assert (one.classes.shape, one.classes.dtype) == ((3, 7, 7), np.uint16)
+    assert (one.scores.shape, one.scores.dtype) == ((3, 7, 7), np.float32)
+    assert (one.classes[0, :, :3] == BLUE).all()
+    assert (one.classes[0, :, 4:] == YELLOW).all()
+    np.testing.assert_array_equal(reader[0].scores, one.scores)
+    np.testing.assert_array_equal(reader[np.int64(0)].scores, one.scores)
+
+
+def test_many_maps_in_the_order_of_the_keys(reader):
+    keys = ["red/3.png", "blue/0.png", "green/6.png", "blue/0.png"]
+    many = reader.read(keys)
+    assert many.classes.shape == (4, 3, 7, 7)
+    for place, key in enumerate(keys):
+        np.testing.assert_array_equal(many.classes[place], reader[key].classes)
+        np.testing.assert_array_equal(many.scores[place], reader[key].scores)
+
+
+@pytest.mark.parametrize("make", [list, tuple, np.array, lambda keys: np.array(keys, object)])
+def test_ids_and_rows_name_the_same(reader, make):
+    rows = [20, 0, 5, 5]
+    by_row = reader.read(make(rows) if make is not tuple else tuple(rows))
+    by_id = reader.read(make([reader.ids[row] for row in rows]))
+    np.testing.assert_array_equal(by_row.classes, by_id.classes)
+
+
+def test_no_keys_give_no_rows(reader):
+    assert reader.read([]).classes.shape == (0, 3, 7, 7)
+    assert reader.pool([], np.empty((0, 4))).shape == (0, 8)
+
+
+def test_boxes_get_their_own_labels(reader):
+    soft = reader.pool(["blue/0.png"] * 4, [(0, 0, 0.4, 1), (0.6, 0, 1, 1), (0.4, 1, 0, 0), WHOLE])
+    assert (soft.shape, soft.dtype) == ((4, 8), np.float32)
+    assert soft.argmax(axis=1)[:3].tolist() == [BLUE, YELLOW, BLUE]
+    np.testing.assert_allclose(soft.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_array_equal(soft[0], soft[2])  # mirrored: the same region
+    hot = reader.pool([0], [WHOLE], temperature=10.0)
+    assert hot.max() < soft[3].max()
+
+
+@pytest.mark.parametrize(
+    ("keys", "error", "builtin", "words"),
+    [
+        (["blue/9.png"], UnknownIdError, KeyError, "'blue/9.png' among 21; similar: 'blue/"),
+        (["blue/0.png\0"], UnknownIdError, KeyError, "no image id"),
+        (["blue/0.png" + "x" * 100], UnknownIdError, KeyError, "no image id"),
+        ([""], UnknownIdError, KeyError, "no image id ''"),
+        ([21], RowIndexError, IndexError, r"row 21: expected 0\.\.20"),
+        ([-1], RowIndexError, IndexError, "row -1"),
+        ("blue/0.png", KeysError, TypeError, "expected a list"),
+        (5, KeysError, TypeError, "expected a list"),
+        ([1.5], KeysError, TypeError, "got float"),
+        ([True], KeysError, TypeError, "got bool"),
+        (["blue/0.png", 1], KeysError, TypeError, "all image ids"),
+        ([[1, 2]], KeysError, TypeError, r"shape \(1, 2\)"),
+        ([None], KeysError, TypeError, "got NoneType"),
+    ],
+)
+def test_bad_keys_are_refused(reader, keys, error, builtin, words):
+    with pytest.raises(error, match=words) as caught:
+        reader.read(keys)
+    assert isinstance(caught.value, builtin)
+    assert isinstance(pickle.loads(pickle.dumps(caught.value)), error)
+
+
+def test_boxes_and_keys_of_different_length(reader):
+    with pytest.raises(ValueError, match=r"expected shape \(2, 4\)"):
+        reader.pool([0, 1], [WHOLE])
+
+
+def test_pending_rows(copy):
+    (copy / "commits" / "c.1.0.0").unlink()
+    reader = LabelMapReader(copy)
+    assert reader.status([3, 4]).tolist() == [1, 0]
+    reader.read([0, 3])
+    with pytest.raises(PendingRowError, match=r"row 5 \('blue/5.png'\) is pending") as caught:
+        reader.read([0, 5])
+    assert isinstance(caught.value, KeyError)
+    with pytest.raises(PendingRowError):
+        reader.error(5)
+
+
+def test_rows_appear_when_their_shard_is_committed(copy):
+    commit = copy / "commits" / "c.1.0.0"
+    aside = commit.rename(copy.parent / "aside")
+    reader = LabelMapReader(copy)
+    with pytest.raises(PendingRowError):
+        reader.read([5])
+    aside.rename(commit)
+    assert reader.read([5]).classes.shape == (1, 3, 7, 7)
+
+
+def test_failed_rows_say_why(make_store, tmp_path, pictures):
+    images = Path(shutil.copytree(pictures, tmp_path / "images"))
+    (images / "red" / "2.png").write_bytes(b"no picture")
+    reader = LabelMapReader(make_store(images).store)
+    with pytest.raises(FailedRowError, match=r"'red/2.png'.*cannot identify image") as caught:
+        reader.pool(["red/1.png", "red/2.png"], [WHOLE, WHOLE])
+    assert isinstance(caught.value, KeyError)
+    assert "cannot identify" in reader.error("red/2.png")
+    assert reader.error("red/1.png") == ""
+    assert reader.status(["red/2.png"]) == [labelstore.Status.FAILED]
+
+
+def test_image_crc32_is_of_the_file(reader, pictures):
+    import zlib
+
+    assert reader.image_crc32("red/3.png") == zlib.crc32((pictures / "red/3.png").read_bytes())
+
+
+@pytest.mark.parametrize("name", ["classes/c.2.0.0.0", "scores/c.2.0.0.0"])
+def test_every_flipped_bit_of_a_shard_file_is_found_or_harmless(copy, name):
+    file = copy / name
+    original, rows = file.read_bytes(), [8, 9, 10, 11]
+    truth = LabelMapReader(copy).read(rows)
+    rng = np.random.default_rng(0)
+    found = 0
+    for place in rng.integers(0, len(original) * 8, 300).tolist():
+        flip(file, place // 8, place % 8)
+        try:
+            seen = LabelMapReader(copy).read(rows)
+        except DamagedError as error:
+            assert str(file) in str(error)
+            found += 1
+        else:
+            np.testing.assert_array_equal(seen.classes, truth.classes)
+            np.testing.assert_array_equal(seen.scores, truth.scores)
+        file.write_bytes(original)
+    assert found > 290
+
+
+def test_damage_names_the_image_the_file_and_the_place(copy):
+    file = copy / "classes" / "c.2.0.0.0"
+    flip(file, 20)
+    with pytest.raises(DamagedError, match=r"row 8 \('green/1.png'\).*c\.2\.0\.0\.0.*offset 0") as caught:
+        LabelMapReader(copy).read([10, 8])
+    assert isinstance(caught.value, OSError)
+
+
+@pytest.mark.parametrize("name", ["classes/c.2.0.0.0", "scores/c.2.0.0.0", "score_range/c.2.0", "status/c.2", "errors/c.2.0"])
+def test_files_that_are_cut_or_gone_are_damage(copy, name):
+    file = copy / name
+    data = file.read_bytes()
+    file.write_bytes(data[:-3])
+    with pytest.raises(DamagedError, match="not the file that was committed"):
+        LabelMapReader(copy).read([8])
+    file.unlink()
+    with pytest.raises(DamagedError, match="missing, though shard 2 is committed"):
+        LabelMapReader(copy).read([8])
+    LabelMapReader(copy).read([0])
+
+
+def test_another_writers_file_is_not_served(copy):
+    shutil.copy(copy / "scores" / "c.1.0.0.0", copy / "scores" / "c.2.0.0.0")
+    with pytest.raises(DamagedError, match="not the file that was committed"):
+        LabelMapReader(copy).read([8])
+
+
+def test_an_open_reader_survives_files_that_are_replaced(copy):
+    reader = LabelMapReader(copy)
+    before = reader.read([8])
+    for name in ("classes", "scores"):
+        file = copy / name / "c.2.0.0.0"
+        file.unlink()
+        file.write_bytes(b"other")
+    np.testing.assert_array_equal(reader.read([8]).scores, before.scores)
+
+
+def test_a_file_cut_short_under_an_open_reader_is_an_error(copy):
+    reader = LabelMapReader(copy)
+    reader.read([8])
+    with (copy / "classes" / "c.2.0.0.0").open("r+b") as file:
+        file.truncate(10)
+    with pytest.raises(DamagedError, match="damaged"):
+        reader.read([8])
+
+
+def test_threads_share_a_reader(reader):
+    truth = reader.read(range(21)).scores
+
+    def work(seed: int) -> bool:
+        rows = np.random.default_rng(seed).integers(0, 21, 16)
+        return bool((reader.read(rows).scores == truth[rows]).all())
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(100)))
+
+
+def _read_in_child(reader: LabelMapReader, rows: list[int], results) -> None:
+    results.put(reader.read(rows).scores)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_processes_share_a_reader(reader, method):
+    truth = reader.read([3, 20]).scores  # the parent has read before it forks
+    context = multiprocessing.get_context(method)
+    results = context.Queue()
+    child = context.Process(target=_read_in_child, args=(reader, [3, 20], results))
+    child.start()
+    np.testing.assert_array_equal(results.get(timeout=60), truth)
+    child.join()
+    assert child.exitcode == 0
+
+
+def test_readers_can_be_pickled(reader):
+    again = pickle.loads(pickle.dumps(reader))
+    np.testing.assert_array_equal(again.read([4]).scores, reader.read([4]).scores)
+
+
+def test_only_so_many_shards_are_kept_open(reader, monkeypatch):
+    monkeypatch.setattr("labelstore.storage.local._OPEN_SHARDS", 2)
+    reader.read(range(21))
+    assert len(reader._rows._source._open) == 2
+    assert reader.read(range(21)).classes.shape[0] == 21
+
+
+def test_a_read_opens_each_shard_once_and_reads_each_chunk_once(reader, monkeypatch):
+    from labelstore.storage.chunks import DataFile
+
+    reads: list[int] = []
+    plain = DataFile.read
+    monkeypatch.setattr(DataFile, "read", lambda self, offset, length: reads.append(length) or plain(self, offset, length))
+    reader.read([0, 1, 2, 3])
+    assert len(reads) == 6 + 2 + 2 * 4  # the tails of 6 files, 2 indexes, 2 chunks a row
+    reads.clear()
+    reader.read([3, 0])
+    assert len(reads) == 4
+
+
+def test_missing_stores(tmp_path):
+    with pytest.raises(StoreNotFoundError, match="no store here") as caught:
+        LabelMapReader(tmp_path / "none.zarr")
+    assert isinstance(caught.value, FileNotFoundError)
+    with pytest.raises(StoreNotFoundError, match="no store here"):
+        LabelMapReader(tmp_path)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(FormatError, match="without zarr.json"):
+        LabelMapReader(tmp_path)
+    with pytest.raises(FormatError, match="found a file"):
+        LabelMapReader(tmp_path / "file")
+
+
+def test_file_urls_are_local(picture_store):
+    reader = LabelMapReader(f"file://{picture_store}")
+    assert isinstance(reader._rows._source, LocalSource)
+    assert len(reader) == 21
+
+
+def test_zarr_gives_what_the_direct_path_gives(reader, picture_store, monkeypatch):
+    monkeypatch.setattr("labelstore.storage.open.local_path", lambda location: None)
+    slow = LabelMapReader(str(picture_store))
+    assert isinstance(slow._rows._source, ZarrSource)
+    rows = [20, 3, 3, 8]
+    np.testing.assert_array_equal(slow.read(rows).classes, reader.read(rows).classes)
+    np.testing.assert_array_equal(slow.read(rows).scores, reader.read(rows).scores)
+    np.testing.assert_array_equal(slow.pool([20], [WHOLE]), reader.pool([20], [WHOLE]))
+    np.testing.assert_array_equal(slow.status(), reader.status())
+    assert list(slow.ids) == list(reader.ids)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(slow)).read([1]).scores, reader.read([1]).scores)
+
+
+def test_zarr_finds_damage_too(copy, monkeypatch):
+    monkeypatch.setattr("labelstore.storage.open.local_path", lambda location: None)
+    (copy / "commits" / "c.0.0.0").unlink()
+    flip(copy / "classes" / "c.2.0.0.0", 20)
+    (copy / "scores" / "c.3.0.0.0").write_bytes(b"short")
+    (copy / "scores" / "c.4.0.0.0").unlink()
+    reader = LabelMapReader(str(copy))
+    with pytest.raises(DamagedError, match=r"'green/1.png'"):
+        reader.read([9, 8])
+    with pytest.raises(DamagedError, match="not the file that was committed"):
+        reader.read([12])
+    with pytest.raises(DamagedError, match="missing"):
+        reader.read([16])
+    with pytest.raises(PendingRowError):
+        reader.read([0])
+    assert reader.read([4]).classes.shape == (1, 3, 7, 7)

@@ -1,0 +1,179 @@
+"""The `topk` encoding: pooling against the filled dense map, quantisation bounds, damage."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision.ops import roi_align
+
+from labelstore.boxes import check_boxes
+from labelstore.encodings import find_encoding
+from labelstore.pipelines.encoders import encode
+from labelstore.pipelines.encoders.topk import best, dropped_mean
+from labelstore.pooling import softmax
+from labelstore.schema import NO_CLASS, AnnotatorRecord, StoreInfo
+
+TOPK = find_encoding("topk", "test")
+
+
+def store_info(top_k: int, num_classes: int, size: tuple[int, int], baseline: str = "absent_mean") -> StoreInfo:
+    record = AnnotatorRecord("test", "0" * 64, 8, (0.0,) * 3, (1.0,) * 3, "bilinear")
+    return StoreInfo(
+        num_rows=1,
+        num_classes=num_classes,
+        top_k=top_k,
+        map_size=size,
+        shard_size=4,
+        id_bytes=1,
+        annotator=record,
+        baseline=baseline,
+    )
+
+
+def dense_of(classes, scores, num_classes):
+    """The dense map that a label map stands for: absent classes at 0."""
+    count, _, height, width = classes.shape
+    dense = np.zeros((count, num_classes, height, width), np.float64)
+    for place in np.ndindex(classes.shape):
+        if classes[place] != NO_CLASS:
+            dense[place[0], classes[place], place[2], place[3]] = scores[place]
+    return dense
+
+
+def torchvision_pool(dense, boxes):
+    height, width = dense.shape[2:]
+    scaled = np.asarray(boxes) * [width, height, width, height] - 0.5
+    rois = torch.from_numpy(np.concatenate([np.arange(len(boxes))[:, None], scaled], axis=1))
+    pooled = roi_align(torch.from_numpy(dense), rois, (1, 1), sampling_ratio=-1, aligned=False)[:, :, 0, 0]
+    return torch.softmax(pooled, dim=1).numpy()
+
+
+@st.composite
+def cases(draw):
+    count, height, width = draw(st.integers(1, 4)), draw(st.integers(1, 9)), draw(st.integers(1, 9))
+    num_classes = draw(st.integers(1, 40))
+    top_k = draw(st.integers(1, min(num_classes, 6)))
+    scale = draw(st.sampled_from([1e-3, 1.0, 5.0, 30.0]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    logits = rng.normal(size=(count, num_classes, height, width)).astype(np.float32) * np.float32(scale)
+    if draw(st.booleans()):
+        logits = np.round(logits)  # ties
+    kind = draw(st.sampled_from(["any", "tiny", "whole", "outside", "mirrored"]))
+    low = rng.uniform(0, 0.9, (count, 2))
+    high = low + rng.uniform(0.01, 0.1, (count, 2)) if kind == "tiny" else rng.uniform(low + 0.05, 1.0)
+    boxes = np.concatenate([low, high], axis=1)
+    if kind == "whole":
+        boxes = np.tile([0.0, 0.0, 1.0, 1.0], (count, 1))
+    if kind == "outside":
+        boxes += rng.choice([-0.04, 0.04], boxes.shape) - 0.02
+        boxes[:, :2] = np.minimum(boxes[:, :2], boxes[:, 2:] - 0.005)
+        boxes = np.where(boxes[:, 2:].repeat(2, axis=1) <= 0.0, np.array([0, 0, 0.5, 0.5]), boxes)
+        boxes = np.where(boxes[:, 2:].min(axis=1, keepdims=True) <= 0.001, np.array([-0.5, -0.5, 0.5, 0.5]), boxes)
+    if kind == "mirrored":
+        boxes = boxes[:, [2, 1, 0, 3]]
+    return logits, top_k, draw(st.sampled_from(["absent_mean", "zero"])), boxes
+
+
+@settings(max_examples=200, deadline=None)
+@given(cases())
+def test_pooling_equals_torchvision_on_the_filled_dense_map(case):
+    logits, top_k, baseline, boxes = case
+    info = store_info(top_k, logits.shape[1], logits.shape[2:], baseline)
+    arrays = encode(torch.from_numpy(logits), info)
+    assert TOPK.check(arrays, info) is None
+    checked = check_boxes(boxes, len(boxes))
+    ours = softmax(TOPK.pool(arrays, checked, info))
+    label_map = TOPK.decode(arrays, info)
+    theirs = torchvision_pool(dense_of(label_map.classes, label_map.scores, info.num_classes), checked)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    np.testing.assert_allclose(ours.sum(axis=1), 1.0, atol=1e-5)
+    assert ours.dtype == np.float32
+
+
+@settings(max_examples=200, deadline=None)
+@given(cases())
+def test_the_map_holds_the_best_classes_within_half_a_step(case):
+    logits, top_k, baseline, _ = case
+    info = store_info(top_k, logits.shape[1], logits.shape[2:], baseline)
+    arrays = encode(torch.from_numpy(logits), info)
+    label_map = TOPK.decode(arrays, info)
+    order = np.argsort(-logits, axis=1, kind="stable")[:, :top_k]  # stable: ties by lower class
+    np.testing.assert_array_equal(label_map.classes, order)
+    exact = np.take_along_axis(logits.astype(np.float64), order, axis=1)
+    if baseline == "absent_mean" and top_k < logits.shape[1]:
+        rest = np.take_along_axis(logits.astype(np.float64), np.argsort(-logits, axis=1, kind="stable")[:, top_k:], axis=1)
+        exact = exact - rest.mean(axis=1, keepdims=True)
+    step = arrays["score_range"][:, 1].astype(np.float64)[:, None, None, None]
+    slack = 1e-6 * np.abs(exact).max() + 1e-30
+    assert (np.abs(label_map.scores - exact) <= step / 2 + slack).all()
+    assert (np.diff(label_map.scores, axis=1) <= 0).all()
+    np.testing.assert_allclose(label_map.scores.max(axis=(1, 2, 3)), exact.max(axis=(1, 2, 3)), rtol=1e-6)
+
+
+def test_ties_go_to_the_lower_class_also_where_zeros_have_signs():
+    logits = torch.tensor([-0.0, 0.0, -0.0, 0.0, -1.0, 2.0]).view(1, 6, 1, 1)
+    scores, classes = best(logits, 4)
+    assert classes.flatten().tolist() == [5, 0, 1, 2]
+    assert scores.flatten().tolist() == [2.0, 0.0, 0.0, 0.0]
+
+
+def test_the_dropped_mean_of_nothing_is_zero():
+    logits = torch.randn(2, 4, 3, 3)
+    assert not dropped_mean(logits, best(logits, 4)[0]).any()
+
+
+def test_flat_maps_and_huge_spans_survive():
+    info = store_info(2, 3, (2, 2), "zero")
+    for values in ([1.5, 1.5, 1.5], [1e37, -1e37, -1e37], [1e-45, 0.0, 0.0], [1.0, 1.0 - 6e-8, 0.0]):
+        logits = torch.tensor(values).view(1, 3, 1, 1).expand(1, 3, 2, 2).contiguous()
+        arrays = encode(logits, info)
+        assert TOPK.check(arrays, info) is None
+        scores = TOPK.decode(arrays, info).scores
+        np.testing.assert_allclose(scores[0, 0], np.float32(values[0]), rtol=1e-6)
+        assert np.isfinite(scores).all()
+
+
+def test_pooling_ignores_slots_without_a_class():
+    info = store_info(3, 5, (1, 1))
+    arrays = {
+        "classes": np.array([4, NO_CLASS, NO_CLASS], np.uint16).reshape(1, 3, 1, 1),
+        "scores": np.array([0, 255, 0], np.uint8).reshape(1, 3, 1, 1),
+        "score_range": np.array([[2.0, 0.1]], np.float32),
+    }
+    assert TOPK.check(arrays, info) is None
+    np.testing.assert_allclose(TOPK.pool(arrays, check_boxes([(0, 0, 1, 1)], 1), info), [[0, 0, 0, 0, 2]], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "value", "words"),
+    [
+        ("classes", (1, 2, 1, 1), 7, "expected 0..6, found 7"),
+        ("classes", (1, 0, 1, 1), NO_CLASS, "without a best class"),
+        ("scores", (1, 1, 0, 0), 255, "add up to at most 255"),
+        ("score_range", (1, 0), np.nan, "finite"),
+        ("score_range", (1, 1), np.inf, "finite"),
+        ("score_range", (1, 1), 1e37, "finite down to"),
+        ("score_range", (1, 1), -1.0, "step >= 0"),
+    ],
+)
+def test_impossible_values_are_damage(name, place, value, words):
+    info = store_info(3, 7, (2, 2))
+    arrays = encode(torch.randn(3, 7, 2, 2), info)
+    arrays["scores"][1, :, 0, 0] = 1
+    assert TOPK.check(arrays, info) is None
+    arrays[name][place] = value
+    row, message = TOPK.check(arrays, info)
+    assert row == 1
+    assert words in message
+
+
+def test_temperature():
+    logits = np.array([[1.0, 3.0]], np.float32)
+    np.testing.assert_allclose(softmax(logits, 2.0), torch.softmax(torch.tensor([[0.5, 1.5]]), dim=1).numpy(), rtol=1e-6)
+    np.testing.assert_allclose(softmax(np.array([[3e38, -3e38]], np.float32), 1e-3), [[1.0, 0.0]])
+    for wrong in (0, -1.0, float("nan"), float("inf"), "hot"):
+        with pytest.raises(ValueError, match="temperature"):
+            softmax(logits, wrong)

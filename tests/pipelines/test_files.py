@@ -1,0 +1,85 @@
+"""The bytes of a shard's files, read back by three Zarr libraries and by our own reader."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+import pytest
+import tensorstore
+import zarr
+
+from labelstore.pipelines.files import commit_record, encode_file
+from labelstore.pipelines.store import _create_array
+from labelstore.schema import ArraySpec
+from labelstore.storage.chunks import DataFile, ShardFile, read_chunk
+
+SPECS = [
+    ArraySpec("classes", "uint16", (3, 2, 5), 65535, by_row=True),
+    ArraySpec("scores", "uint8", (2, 4, 4), 0, by_row=True),
+    ArraySpec("score_range", "float32", (2,), 0.0),
+    ArraySpec("status", "uint8", (), 0),
+    ArraySpec("commits", "uint64", (6, 3), 0),
+]
+SHARD, ROWS = 4, 10  # the last shard has two rows
+
+
+def by_zarr(path: Path) -> np.ndarray:
+    return np.asarray(zarr.open_array(path, mode="r")[...])
+
+
+def by_zarrs(path: Path) -> np.ndarray:
+    with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
+        return by_zarr(path)
+
+
+def by_tensorstore(path: Path) -> np.ndarray:
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path)}}
+    return np.asarray(tensorstore.open(spec, read=True).result().read().result())
+
+
+def random_values(spec: ArraySpec) -> np.ndarray:
+    values = np.random.default_rng(0).integers(0, 200, (ROWS, *spec.row_shape)).astype(spec.numpy_dtype)
+    values[1] = spec.fill  # a row of fill values is kept too
+    return values
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+@pytest.mark.parametrize("library", [by_zarr, by_zarrs, by_tensorstore])
+def test_others_read_what_we_write(tmp_path, spec, library):
+    _create_array(zarr.create_group(tmp_path / "g"), spec, ROWS, SHARD)
+    values = random_values(spec)
+    for shard in range(3):
+        data = encode_file(spec, values[shard * SHARD : (shard + 1) * SHARD], SHARD)
+        (tmp_path / "g" / spec.name / spec.file_name(shard)).write_bytes(data)
+    np.testing.assert_array_equal(library(tmp_path / "g" / spec.name), values)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+def test_we_read_what_zarr_writes(tmp_path, spec):
+    group = zarr.create_group(tmp_path / "g")
+    _create_array(group, spec, ROWS, SHARD)
+    values = random_values(spec)
+    group[spec.name].with_config({"write_empty_chunks": True})[:] = values
+    file = tmp_path / "g" / spec.name / spec.file_name(1)
+    if spec.by_row:
+        size = int(np.prod(spec.row_shape)) * spec.numpy_dtype.itemsize
+        chunks = list(ShardFile(DataFile(file), SHARD).chunks(np.arange(SHARD), size))
+        found = np.stack([np.frombuffer(chunk, spec.numpy_dtype).reshape(spec.row_shape) for chunk in chunks])
+    else:
+        found = read_chunk(file, spec.numpy_dtype, (SHARD, *spec.row_shape))
+    np.testing.assert_array_equal(found, values[SHARD : 2 * SHARD])
+
+
+def test_the_commit_record():
+    data = encode_file(SPECS[0], random_values(SPECS[0])[:2], SHARD)
+    length, tail, crc = commit_record(data)
+    index = data[-(SHARD * 16 + 4) : -4]
+    assert (length, tail, crc) == (len(data), google_crc32c.value(index), google_crc32c.value(data))
+
+
+@pytest.mark.parametrize("values", [np.zeros((5, 3, 2, 5)), np.zeros((2, 3, 2, 4)), np.zeros((3, 2, 5))])
+def test_wrong_shapes_are_refused(values):
+    with pytest.raises(ValueError, match=r"classes: expected up to 4 rows of \(3, 2, 5\)"):
+        encode_file(SPECS[0], values, SHARD)

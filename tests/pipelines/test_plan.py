@@ -1,0 +1,81 @@
+"""The plan of a run: shard sizes, what is pending, and that planning needs no engine."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labelstore.pipelines.annotators.spec import AnnotatorSpec
+from labelstore.pipelines.plan import JobSpec, ShardReport, ShardSpec, pending_shards, shard_size
+
+ROWS = st.integers(1, 10_000_000)
+
+
+def shards(rows: int, size: int) -> int:
+    return -(-rows // size)
+
+
+@given(ROWS)
+def test_a_shard_size_is_a_power_of_two_within_bounds(rows):
+    size = shard_size(rows)
+    assert 4 <= size <= 4096
+    assert size & (size - 1) == 0
+
+
+@given(ROWS)
+def test_there_are_64_shards_where_the_rows_allow_it(rows):
+    if shards(rows, 4) >= 64:
+        assert shards(rows, shard_size(rows)) >= 64
+    else:
+        assert shard_size(rows) == 4
+
+
+@given(ROWS)
+def test_a_larger_shard_size_would_give_too_few_shards(rows):
+    size = shard_size(rows)
+    assert size == 4096 or shards(rows, 2 * size) < 64
+
+
+@given(ROWS, st.integers(0, 1_000_000))
+def test_more_rows_never_give_smaller_shards(rows, more):
+    assert shard_size(rows + more) >= shard_size(rows)
+
+
+@pytest.mark.parametrize(("rows", "size"), [(1, 4), (252, 4), (504, 4), (505, 8), (50_000, 512), (1_281_167, 4096)])
+def test_known_shard_sizes(rows, size):
+    assert shard_size(rows) == size
+
+
+@given(st.integers(0, 200), st.sets(st.integers(0, 250)))
+def test_pending_are_all_shards_but_the_committed_ones_in_order(count, committed):
+    pending = pending_shards(count, committed)
+    assert pending == sorted(set(range(count)) - committed)
+
+
+def test_specs_and_reports_can_travel():
+    job = JobSpec(
+        run="1",
+        store="labels.zarr",
+        images_root="/images",
+        annotator=AnnotatorSpec("timm:resnet18", 288),
+        batch_size=32,
+        device="cpu",
+        threads=2,
+        decode_threads=4,
+    )
+    for thing in (ShardSpec(job, 3), ShardReport(3, 4, (("a.png", "the file is empty"),), {"write": 0.5})):
+        assert pickle.loads(pickle.dumps(thing)) == thing
+        with pytest.raises(AttributeError):
+            thing.shard = 4
+
+
+def test_planning_loads_no_engine():
+    code = "import sys, labelstore.pipelines.plan; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "labelstore" in loaded
+    assert not {"dask", "distributed", "zarr", "torch", "click"} & set(loaded)

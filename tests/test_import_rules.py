@@ -1,0 +1,96 @@
+"""Who may import whom, and what `import labelstore` may load."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = {"labelstore": "labelstore", "pipelines": "labelstore.pipelines", "cli": "labelstore.cli"}
+MODULES = {
+    ".".join([package, *path.relative_to(ROOT / folder).with_suffix("").parts]).removesuffix(".__init__"): path
+    for folder, package in FOLDERS.items()
+    for path in sorted((ROOT / folder).rglob("*.py"))
+}
+TORCH = ("labelstore.torch", "labelstore.pipelines.annotators", "labelstore.pipelines.encoders")
+ALLOWED = {
+    "dask": ("labelstore.pipelines.cluster", "labelstore.pipelines.run"),
+    "distributed": ("labelstore.pipelines.cluster", "labelstore.pipelines.run"),
+    "click": ("labelstore.cli",),
+    "rich": ("labelstore.cli",),
+    "zarr": ("labelstore.pipelines.store", "labelstore.pipelines.sink", "labelstore.storage.remote"),
+    "numcodecs": (),
+    "torch": (
+        *TORCH,
+        "labelstore.pipelines.maps",
+        "labelstore.pipelines.shard",
+        "labelstore.pipelines.probe",
+        "labelstore.pipelines.cluster",
+    ),
+    "torchvision": TORCH,
+    "timm": ("labelstore.pipelines.annotators",),
+    "PIL": ("labelstore.pipelines.images", "labelstore.cli"),
+}
+
+
+def imported(path: Path) -> set[str]:
+    """All modules that a file names in imports, at any depth of its code."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.add(node.module or "")
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def within(module: str, packages: tuple[str, ...]) -> bool:
+    return any(module == package or module.startswith(package + ".") for package in packages)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_one_way(module):
+    names = imported(MODULES[module])
+    if not within(module, ("labelstore.cli",)):
+        assert not [name for name in names if within(name, ("labelstore.cli",))]
+    if not within(module, ("labelstore.cli", "labelstore.pipelines")):
+        assert not [name for name in names if within(name, ("labelstore.pipelines",))]
+    assert not [name for name in names if within(name, ("cli", "pipelines"))], "the bare folder names are no packages"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_heavy_packages_stay_in_their_rooms(module):
+    for name in imported(MODULES[module]):
+        rooms = ALLOWED.get(name.partition(".")[0])
+        assert rooms is None or within(module, rooms), f"{module} imports {name}"
+
+
+def loaded_by(statement: str) -> set[str]:
+    code = f"{statement}\nimport sys\nprint(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(out.stdout.split())
+
+
+def test_import_labelstore_is_light(picture_store):
+    heavy = {"torch", "dask", "distributed", "click", "rich", "zarr", "numcodecs", "PIL", "timm"}
+    assert not loaded_by("import labelstore") & heavy
+    read = f"from labelstore import LabelMapReader; LabelMapReader({str(picture_store)!r}).pool([0], [[0, 0, 1, 1]])"
+    assert not loaded_by(read) & heavy
+
+
+def test_planning_knows_no_engine():
+    assert not loaded_by("import labelstore.pipelines.plan") & {"dask", "distributed", "zarr", "torch"}
+
+
+def test_one_package_is_installed_and_no_bare_names():
+    names = (distribution("labelstore").read_text("top_level.txt") or "").split()
+    assert names == ["labelstore"]
+    out = subprocess.run([sys.executable, "-c", "import cli"], capture_output=True, text=True, cwd="/")
+    assert "ModuleNotFoundError" in out.stderr
