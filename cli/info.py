@@ -31,7 +31,7 @@ def command(store: str, as_json: bool) -> None:
       labelstore info
       labelstore info imagenet.zarr --json | jq .rows.failed
     """
-    reader = LabelMapReader(store)
+    reader = LabelMapReader(store, compiled=False)
     counts = count_rows(reader, store)
     if as_json:
         click.echo(json.dumps(_as_json(reader, store, counts), indent=2))

@@ -76,7 +76,7 @@ def command(
       labelstore inspect chelsea.png --save chelsea-map.png
       labelstore inspect chelsea.png --json | jq .whole[0]
     """
-    reader = LabelMapReader(store)
+    reader = LabelMapReader(store, compiled=False)
     found = inspect_image(reader, image_id, box)
     if as_json:
         click.echo(json.dumps(_as_json(reader, found, top), indent=2, ensure_ascii=False))

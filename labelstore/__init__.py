@@ -7,6 +7,8 @@
 from labelstore.errors import (
     AnnotatorError,
     BoxError,
+    CacheError,
+    ClassMapError,
     DamagedError,
     FailedRowError,
     FormatError,
@@ -32,6 +34,8 @@ from labelstore.version import __version__
 __all__ = [
     "AnnotatorError",
     "BoxError",
+    "CacheError",
+    "ClassMapError",
     "DamagedError",
     "FailedRowError",
     "FormatError",

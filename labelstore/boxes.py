@@ -35,15 +35,15 @@ def check_boxes(boxes: ArrayLike, count: int) -> NDArray[np.float64]:
         Wrong shape, values that are not finite, or nothing left inside the image.
     """
     try:
-        given = np.asarray(boxes, dtype=np.float64)
+        given = np.ascontiguousarray(boxes, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise BoxError(f"boxes: expected numbers, [B, 4] (x1, y1, x2, y2), got {_short(boxes)}") from error
     if given.shape != (count, 4):
         raise BoxError(f"boxes: expected shape ({count}, 4), one (x1, y1, x2, y2) a key, got {given.shape}")
-    low = np.minimum(given[:, :2], given[:, 2:]).clip(0.0, 1.0)
-    high = np.maximum(given[:, :2], given[:, 2:]).clip(0.0, 1.0)
-    good = np.isfinite(given).all(axis=1) & (low < high).all(axis=1)
-    if not good.all():
+    low = np.maximum(np.minimum(given[:, :2], given[:, 2:]), 0.0)
+    high = np.minimum(np.maximum(given[:, :2], given[:, 2:]), 1.0)  # wholly outside: then low is not below high
+    if not ((low < high).all() and np.isfinite(given).all()):
+        good = np.isfinite(given).all(axis=1) & (low < high).all(axis=1)
         row = int(np.argmin(good))
         raise BoxError(
             f"boxes[{row}] = {given[row].tolist()}: expected four finite fractions of the image's width and height, "

@@ -37,6 +37,10 @@ class DamagedError(LabelStoreError, OSError):
     """Stored bytes are not what was committed: a failed checksum, a cut file, impossible values."""
 
 
+class CacheError(LabelStoreError, OSError):
+    """The folder for decoded maps cannot be used."""
+
+
 class UnknownIdError(LabelStoreError, KeyError):
     """No row has this image id."""
 
@@ -61,6 +65,10 @@ class BoxError(LabelStoreError, ValueError):
     """Boxes that are malformed, not finite, or wholly outside the image."""
 
 
+class ClassMapError(LabelStoreError, ValueError):
+    """Columns that are no classes of the store."""
+
+
 class OptionError(LabelStoreError, ValueError):
     """A setting with a value that cannot be used."""
 
@@ -83,3 +91,7 @@ class MissingExtraError(LabelStoreError, ImportError):
 
 class RunError(LabelStoreError, RuntimeError):
     """A run over a cluster that could not be brought to its end."""
+
+
+class TransformError(LabelStoreError, TypeError):
+    """A transform, or a step of one, through which the crop's box cannot be followed."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,30 +11,38 @@ from numpy.typing import NDArray
 from labelstore.encodings import committed_arrays, find_encoding
 from labelstore.errors import DamagedError, FailedRowError, PendingRowError
 from labelstore.ids import ImageIds
-from labelstore.schema import Status, StoreInfo, index_arrays
-from labelstore.storage import DamagedRowError, Shard, Source
-
-T = TypeVar("T")
+from labelstore.schema import ArraySpec, Status, StoreInfo, index_arrays
+from labelstore.storage import DamagedRowError, Source
+from labelstore.threads import usual_threads
 
 
 class RowFetcher:
-    """Reads rows of an open store, a shard at a time. As safe to share as its source."""
+    """Reads rows of an open store. As safe to share as its source."""
 
-    def __init__(self, source: Source, info: StoreInfo) -> None:
+    def __init__(self, source: Source, info: StoreInfo, threads: int | None = None) -> None:
         self.info = info
         self.encoding = find_encoding(info.encoding, source.where)
         self.where = source.where
         self._source = source
         self._specs = {spec.name: spec for spec in committed_arrays(info)}
         self._maps = self.encoding.arrays(info)
+        self._threads = threads
         self._ids: ImageIds | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_ids": None}  # tens of megabytes, read again faster than sent
 
     @property
     def ids(self) -> ImageIds:
         """The table of ids, loaded on first use."""
         if self._ids is None:  # two threads may both load it: the tables are equal
-            self._ids = ImageIds(self._source.index_array(index_arrays(self.info)[0]), self.where)
+            self.load_ids()
+        assert self._ids is not None
         return self._ids
+
+    def load_ids(self) -> None:
+        """Read the table of ids."""
+        self._ids = ImageIds(self._source.index_array(index_arrays(self.info)[0]), self.where)
 
     def targets(self) -> NDArray[np.int32]:
         """int32 ``[N]``: the folders' classes."""
@@ -47,57 +55,57 @@ class RowFetcher:
         ------
         PendingRowError, FailedRowError, DamagedError
         """
-        out = {spec.name: np.empty((len(rows), *spec.row_shape), spec.numpy_dtype) for spec in self._maps}
-        for shard, places, locals_ in self._by_shard(rows):
-            opened = self._open(shard, locals_)
-            for spec in self._maps:
-                out[spec.name][places] = self._named(shard, _reading(opened, spec, locals_))
-        problem = self.encoding.check(out, self.info)
+        if len(rows) == 1:
+            return {name: part[np.newaxis] for name, part in self.map(int(rows[0])).items()}
+        self._require_done(rows)
+        found = self._read(self._maps, rows)
+        problem = self.encoding.check(found, self.info)
         if problem is not None:
             raise DamagedError(f"{self.where}: {self._row_name(int(rows[problem[0]]))}: {problem[1]}")
-        return out
+        return found
+
+    def map(self, row: int) -> dict[str, NDArray[Any]]:
+        """Return the encoding's arrays of one row, without the batch axis; else as `maps`."""
+        if self._source.row_status(row) != Status.DONE:
+            self._require_done(np.array([row]))
+        try:
+            found = self._source.row(self._maps, row)
+        except DamagedRowError as damage:
+            raise self._damaged(damage) from damage
+        problem = self.encoding.check(found, self.info)
+        if problem is not None:
+            raise DamagedError(f"{self.where}: {self._row_name(row)}: {problem[1]}")
+        return found
 
     def status(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return what rows hold, as `Status` numbers; rows of shards without a commit are pending."""
-        found = np.full(len(rows), Status.PENDING, np.uint8)
-        for shard, places, locals_ in self._by_shard(rows):
-            opened = self._source.open_shard(shard)
-            if opened is not None:
-                found[places] = opened.status[locals_]
-        return found
+        return self._source.status(rows)
 
-    def column(self, name: str, row: int) -> NDArray[Any]:
-        """Return one committed row of one array, whatever its status."""
-        shard, local = divmod(row, self.info.shard_size)
-        opened = self._source.open_shard(shard)
-        if opened is None:
-            raise PendingRowError(self._pending(row))
-        values: NDArray[Any] = self._named(shard, _reading(opened, self._specs[name], np.array([local])))[0]
-        return values
+    def column(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Return committed rows of one array, whatever their status.
+
+        Raises
+        ------
+        PendingRowError, DamagedError
+        """
+        shards = np.unique(rows // self.info.shard_size)
+        uncommitted = [shard for shard in shards.tolist() if not self._source.is_committed(shard)]
+        if uncommitted:
+            raise PendingRowError(self._pending(int(rows[np.argmax(rows // self.info.shard_size == uncommitted[0])])))
+        return self._read([self._specs[name]], rows)[name]
 
     def error(self, row: int) -> str:
         """Return why a committed row failed; empty if it did not."""
-        return bytes(self.column("errors", row)).rstrip(b"\0").decode(errors="replace")
+        return bytes(self.column("errors", np.array([row]))[0]).rstrip(b"\0").decode(errors="replace")
 
-    def _by_shard(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.intp], NDArray[np.int64]]]:
-        """Yield shard, places in the batch and local rows, each shard once, rows in ascending order."""
-        shards, locals_ = np.divmod(rows, self.info.shard_size)
-        order = np.argsort(rows, kind="stable")
-        for places in np.split(order, np.flatnonzero(np.diff(shards[order])) + 1):
-            if len(places):
-                yield int(shards[places[0]]), places, locals_[places]
-
-    def _open(self, shard: int, locals_: NDArray[np.int64]) -> Shard:
-        """Open a shard in which all of ``locals_`` must be done."""
-        opened = self._source.open_shard(shard)
-        first = shard * self.info.shard_size
-        if opened is None:
-            raise PendingRowError(self._pending(first + int(locals_[0])))
-        status = opened.status[locals_]
-        if (status == Status.DONE).all():
-            return opened
-        row = first + int(locals_[np.argmax(status != Status.DONE)])
-        if opened.status[row - first] == Status.FAILED:
+    def _require_done(self, rows: NDArray[np.int64]) -> None:
+        status = self._source.status(rows)
+        undone = status != Status.DONE
+        if not undone.any():
+            return
+        place = int(np.argmax(undone))
+        row = int(rows[place])
+        if status[place] == Status.FAILED:
             raise FailedRowError(f"{self.where}: {self._row_name(row)} has no label map: {self.error(row)}")
         raise PendingRowError(self._pending(row))
 
@@ -107,14 +115,12 @@ class RowFetcher:
     def _row_name(self, row: int) -> str:
         return f"row {row} ({self.ids[row]!r})"
 
-    def _named(self, shard: int, read: Callable[[], T]) -> T:
-        """Run a read; damage gets the image's name."""
+    def _read(self, specs: Sequence[ArraySpec], rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         try:
-            return read()
+            return self._source.rows(specs, rows, self._threads or usual_threads())
         except DamagedRowError as damage:
-            row = shard * self.info.shard_size + damage.local
-            raise DamagedError(f"{self._row_name(row)}: {damage.message}") from damage
+            raise self._damaged(damage) from damage
 
-
-def _reading(shard: Shard, spec: Any, locals_: NDArray[np.int64]) -> Callable[[], NDArray[Any]]:
-    return lambda: shard.rows(spec, locals_)
+    def _damaged(self, damage: DamagedRowError) -> DamagedError:
+        """Give damage the image's name."""
+        return DamagedError(f"{self._row_name(damage.row)}: {damage.message}")

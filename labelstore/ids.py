@@ -52,6 +52,14 @@ class ImageIds(Sequence[str]):
         shown = ", ".join(map(repr, self[:3]))
         return f"<{len(self)} image ids: {shown}{', ...' if len(self) > 3 else ''}>"
 
+    def row(self, key: str) -> int:
+        """Return the row of one id; as `rows`, a hundred times a millisecond faster for one."""
+        raw = key.encode(errors="surrogatepass")
+        place = int(self._sorted.searchsorted(raw))
+        if place < len(self) and self._sorted[place] == raw and b"\0" not in raw:
+            return place if self._order is None else int(self._order[place])
+        return int(self.rows([key])[0])
+
     def rows(self, keys: Sequence[str]) -> NDArray[np.int64]:
         """Return the rows of ids.
 
@@ -86,12 +94,13 @@ class ImageIds(Sequence[str]):
     def _search(self, keys: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Rows, and whether the id is there at all."""
         encoded = [str(key).encode(errors="surrogatepass") for key in keys]
-        # A longer id would be cut to a stored one's length, and a NUL at its end would vanish: neither is in the store.
-        fits = np.array([len(raw) <= self._width and b"\0" not in raw for raw in encoded], dtype=bool)
         wanted = np.array(encoded, dtype=f"S{self._width}")
         places = np.searchsorted(self._sorted, wanted)
         places[places == len(self)] = 0
-        known = fits & (self._sorted[places] == wanted) if len(self) else np.zeros(len(encoded), bool)
+        known = self._sorted[places] == wanted if len(self) else np.zeros(len(encoded), bool)
+        # A longer id was cut to a stored one's length, and a NUL at its end has vanished: neither is in the store.
+        if max(map(len, encoded), default=0) > self._width or b"\0" in b"".join(encoded):
+            known &= [len(raw) <= self._width and b"\0" not in raw for raw in encoded]
         rows = places if self._order is None else self._order[places] if len(self) else places
         return rows.astype(np.int64), known
 

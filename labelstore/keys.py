@@ -30,6 +30,8 @@ def resolve_keys(keys: Any, num_rows: int, ids: Callable[[], ImageIds]) -> NDArr
     """
     if isinstance(keys, str | bytes) or not hasattr(keys, "__len__"):
         raise KeysError(f"keys: expected a list or array of image ids or rows, got {keys!r}; for one use reader[key]")
+    if isinstance(keys, list | tuple) and keys and set(map(type, keys)) == {str}:  # as NumPy texts they would cost more
+        return ids().rows(keys)
     given = np.asarray(keys)
     if given.ndim != 1:
         raise KeysError(f"keys: expected one dimension, got shape {given.shape}")
@@ -47,7 +49,7 @@ def resolve_keys(keys: Any, num_rows: int, ids: Callable[[], ImageIds]) -> NDArr
 
 
 def _check_rows(given: NDArray[Any], num_rows: int) -> NDArray[np.int64]:
-    outside = (given < 0) | (given >= num_rows)
-    if outside.any():
+    if given.min() < 0 or given.max() >= num_rows:
+        outside = (given < 0) | (given >= num_rows)
         raise RowIndexError(f"row {given[int(np.argmax(outside))]}: expected 0..{num_rows - 1}")
     return given.astype(np.int64)

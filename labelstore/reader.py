@@ -10,13 +10,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from labelstore.boxes import check_boxes
+from labelstore.encodings import SoftLabels, find_encoding
+from labelstore.errors import MissingExtraError
 from labelstore.fetch import RowFetcher
 from labelstore.ids import ImageIds
 from labelstore.keys import resolve_keys
 from labelstore.labelmap import LabelMap
-from labelstore.pooling import softmax
+from labelstore.pooling import check_class_map, check_temperature, pool_maps
 from labelstore.schema import AnnotatorRecord, StoreInfo
-from labelstore.storage import open_source
+from labelstore.storage import CachedSource, open_source
+from labelstore.threads import check_threads
 
 Keys = Sequence[str] | Sequence[int] | Sequence[str | int] | NDArray[Any]
 
@@ -32,12 +35,29 @@ class LabelMapReader:
     store
         A path, or a URL such as ``s3://bucket/labels.zarr``.
 
+    threads
+        How many threads may decode a batch at once. By default as many as there are cores for this process, four at most;
+        one in a process that multiprocessing has started (a DataLoader's worker), whose siblings use the other cores.
+    compiled
+        Whether `pool` runs compiled by numba (the extra ``[fast]``), which is then loaded here (0.3 s). By default, where numba
+        is installed.
+
+    cache
+        A folder in which maps are kept decoded, once read: all readers of the store on this machine share one file there,
+        which stays for the next run. Best in memory (``/dev/shm``), else on a local disk.
+    cache_bytes
+        What that file may grow to: the store's first rows that fit are kept. By default all, or what is free there.
+
     Raises
     ------
     StoreNotFoundError
         Nothing is there (also a FileNotFoundError).
     FormatError
         What is there is no store, or of a newer format (also a ValueError).
+    CacheError
+        The cache's folder cannot be used (also an OSError).
+    MissingExtraError
+        ``compiled=True`` without numba (also an ImportError).
 
     Examples
     --------
@@ -45,10 +65,25 @@ class LabelMapReader:
     >>> soft = reader.pool(["chelsea.png"], [[0.0, 0.0, 0.5, 1.0]])             # doctest: +SKIP
     """
 
-    def __init__(self, store: str | Path) -> None:
+    def __init__(
+        self,
+        store: str | Path,
+        *,
+        threads: int | None = None,
+        compiled: bool | None = None,
+        cache: str | Path | None = None,
+        cache_bytes: int | None = None,
+    ) -> None:
         source, info = open_source(store)
+        if cache is not None:
+            source = CachedSource(source, info, find_encoding(info.encoding, source.where).arrays(info), cache, cache_bytes)
         self.info: StoreInfo = info
-        self._rows = RowFetcher(source, info)
+        self._rows = RowFetcher(source, info, check_threads(threads))
+        self._compiled = self._load_compiled() if compiled is not False else None
+        if compiled and self._compiled is None:
+            raise MissingExtraError("compiled=True needs numba: pip install 'labelstore[fast]'")
+        if source.direct:  # cheap on a local disk, and no batch has to wait for it
+            self._rows.load_ids()
 
     def __len__(self) -> int:
         """Rows of the store, whatever their status."""
@@ -102,8 +137,7 @@ class LabelMapReader:
 
     def __getitem__(self, key: str | int) -> LabelMap:
         """Return one label map ``[K, H, W]``, by image id or row. Raises as `read` does."""
-        batch = self.read([key])
-        return LabelMap(batch.classes[0], batch.scores[0])
+        return self._rows.encoding.decode(self._rows.map(self._row(key)), self.info)
 
     def read(self, keys: Keys) -> LabelMap:
         """Return label maps ``[B, K, H, W]`` in the order of the keys.
@@ -124,7 +158,17 @@ class LabelMapReader:
         """
         return self._rows.encoding.decode(self._rows.maps(self._find(keys)), self.info)
 
-    def pool(self, keys: Keys, boxes: ArrayLike, temperature: float = 1.0) -> NDArray[np.float32]:
+    def read_packed(self, keys: Keys) -> dict[str, NDArray[Any]]:
+        """Return label maps as the store keeps them, decompressed and checked: what to send to another device.
+
+        A third of the bytes of `read`. Of encoding ``topk``: ``classes`` uint16 ``[B, K, H, W]``, ``scores`` uint8
+        ``[B, K, H, W]`` (rank gaps) and ``score_range`` float32 ``[B, 2]``; see docs/format.md. Raises as `read` does.
+        """
+        return self._rows.maps(self._find(keys))
+
+    def pool(
+        self, keys: Keys, boxes: ArrayLike, temperature: float = 1.0, class_map: ArrayLike | None = None
+    ) -> NDArray[np.float32]:
         """Return the soft labels of crops.
 
         Parameters
@@ -136,20 +180,31 @@ class LabelMapReader:
             right, y down; ``x1 > x2`` for a mirrored crop. Clipped to the image.
         temperature
             Divides the pooled logits before the softmax.
+        class_map
+            ``[D]``: the store's class of each wanted column, where the columns are not to be the annotator's classes in
+            their order; the softmax is over these D alone.
 
         Returns
         -------
-        float32 ``[B, C]``, each row sums to 1: RoIAlign of the dense map over the box, then softmax (Yun et al. 2021,
-        section 3.2).
+        float32 ``[B, C]`` (``[B, D]``), each row sums to 1: RoIAlign of the dense map over the box, then softmax (Yun et
+        al. 2021, section 3.2).
 
         Raises
         ------
         BoxError
-            Boxes that are malformed or leave nothing inside the image; else as `read`.
+            Boxes that are malformed or leave nothing inside the image.
+        ClassMapError, OptionError
+            A class map or temperature that cannot be used; else as `read`.
         """
+        heat, columns = check_temperature(temperature), check_class_map(class_map, self.num_classes)
         rows = self._find(keys)
         checked = check_boxes(boxes, len(rows))
-        return softmax(self._rows.encoding.pool(self._rows.maps(rows), checked, self.info), temperature)
+        maps = self._rows.maps(rows)
+        if self._compiled is None or columns is not None:
+            return pool_maps(self._rows.encoding, maps, checked, self.info, heat, columns)
+        soft = np.empty((len(rows), self.num_classes), np.float32)
+        self._compiled(maps, checked, self.info, float(heat), soft)
+        return soft
 
     def status(self, keys: Keys | None = None) -> NDArray[np.uint8]:
         """Return what rows hold, as `Status` numbers; of all rows if no keys are given."""
@@ -161,10 +216,24 @@ class LabelMapReader:
 
     def image_crc32(self, key: str | int) -> int:
         """Return the crc32 of the image file's bytes that a row was made from; 0 if they could not be read."""
-        return int(self._rows.column("image_crc32", self._row(key)))
+        return int(self._rows.column("image_crc32", np.array([self._row(key)]))[0])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_compiled": self._compiled is not None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._compiled = self._load_compiled() if state["_compiled"] else None
+
+    def _load_compiled(self) -> SoftLabels | None:
+        return self._rows.encoding.compiled()
 
     def _find(self, keys: Any) -> NDArray[np.int64]:
         return resolve_keys(keys, len(self), lambda: self.ids)
 
     def _row(self, key: str | int) -> int:
+        if type(key) is int and 0 <= key < self.info.num_rows:
+            return key
+        if type(key) is str:
+            return self.ids.row(key)
         return int(self._find([key])[0])

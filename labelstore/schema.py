@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -54,10 +56,15 @@ class ArraySpec:
     by_row: bool = False
     committed: bool = True
 
-    @property
+    @cached_property
     def numpy_dtype(self) -> np.dtype[Any]:
         """The dtype, little-endian as it lies on disk."""
         return np.dtype(self.dtype).newbyteorder("<")
+
+    @cached_property
+    def row_bytes(self) -> int:
+        """Bytes of one row, decoded."""
+        return math.prod(self.row_shape) * self.numpy_dtype.itemsize
 
     def file_name(self, shard: int) -> str:
         """The file of one shard below the array's folder: ``c.<shard>.0.0...``."""

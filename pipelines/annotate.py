@@ -147,7 +147,7 @@ def _engine(resources: Resources, observer: Observer) -> Iterator[Engine]:
 
 def summarise(location: str, info: StoreInfo, new_rows: int, seconds: float) -> Summary:
     """Look at the store after a run."""
-    reader = LabelMapReader(location)
+    reader = LabelMapReader(location, compiled=False)
     done = reader.status() == Status.DONE
     example = reader.ids[int(done.argmax())] if done.any() else None
     counts = count_rows(reader, location)

@@ -140,7 +140,7 @@ def _require_same_ids(location: str, listing: ImageListing, source: Source, info
 
 def _is_committed(source: Source, shard: int) -> bool:
     try:
-        return source.open_shard(shard) is not None
+        return source.is_committed(shard)
     except DamagedError:  # a commit that its files do not match counts for nothing
         return False
 

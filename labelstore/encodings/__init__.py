@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from labelstore.encodings.base import Arrays, Encoding
+from labelstore.encodings.base import Arrays, Encoding, SoftLabels
 from labelstore.encodings.topk import TopK
 from labelstore.errors import FormatError
 from labelstore.schema import COMMON_ARRAYS, ArraySpec, StoreInfo
 
 ENCODINGS: dict[str, Encoding] = {TopK.name: TopK()}
 
-__all__ = ["ENCODINGS", "Arrays", "Encoding", "committed_arrays", "find_encoding"]
+__all__ = ["ENCODINGS", "Arrays", "Encoding", "SoftLabels", "committed_arrays", "find_encoding"]
 
 
 def find_encoding(name: str, where: str) -> Encoding:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +13,10 @@ from labelstore.schema import ArraySpec, StoreInfo
 
 Arrays = Mapping[str, NDArray[Any]]
 """The rows of a batch by array name, each ``[B, *row_shape]``."""
+
+
+SoftLabels = Callable[[Arrays, NDArray[np.float64], StoreInfo, float, NDArray[np.float32]], None]
+"""Checked arrays, checked boxes, the store, a temperature, and float32 ``[B, C]`` to write the soft labels to."""
 
 
 class Encoding(Protocol):
@@ -35,5 +39,12 @@ class Encoding(Protocol):
         ...
 
     def pool(self, arrays: Arrays, boxes: NDArray[np.float64], info: StoreInfo) -> NDArray[np.float32]:
-        """Return the pooled logits ``[B, C]`` of checked arrays and checked boxes; absent classes are at 0."""
+        """Return the pooled logits ``[B, C]`` of checked arrays and checked boxes; absent classes are at 0.
+
+        They are this thread's scratch: use them before the next call.
+        """
+        ...
+
+    def compiled(self) -> SoftLabels | None:
+        """Return a compiled way to soft labels, which does what `pool` and a softmax do; None without the extra ``[fast]``."""
         ...

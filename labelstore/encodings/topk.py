@@ -7,13 +7,17 @@ small and compress well. A score is off by at most half a step.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.boxes import box_weights
-from labelstore.encodings.base import Arrays
+from labelstore.encodings.base import Arrays, SoftLabels
 from labelstore.labelmap import LabelMap
 from labelstore.schema import NO_CLASS, ArraySpec, StoreInfo
+from labelstore.scratch import scratch
 
 LEVELS = 255
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -41,54 +45,98 @@ class TopK:
 
     def check(self, arrays: Arrays, info: StoreInfo) -> tuple[int, str] | None:
         """Find classes out of range, locations without any class, levels above 255 and ranges that are not finite."""
-        classes = arrays["classes"]
+        classes, gaps = arrays["classes"], arrays["scores"]
         if classes.size and classes.max() >= info.num_classes:
-            outside = (classes >= info.num_classes) & (classes != NO_CLASS)
-            if outside.any():
-                row = _first(outside)
-                worst = classes[row][outside[row]].max()
-                return row, f"classes: expected 0..{info.num_classes - 1}, found {worst}"
-            empty = classes[:, 0] == NO_CLASS
-            if empty.any():
-                return _first(empty), "classes: a location without a best class"
-        too_far = _levels(arrays)[:, -1] > LEVELS
-        if too_far.any():
-            return _first(too_far), f"scores: expected rank gaps that add up to at most {LEVELS}, found more"
-        spans = arrays["score_range"].astype(np.float64)
-        lowest = spans[:, 0] - LEVELS * spans[:, 1]
-        bad = ~(np.abs(spans).max(axis=1) <= FLOAT32_MAX) | ~(np.abs(lowest) <= FLOAT32_MAX) | (spans[:, 1] < 0)
-        if bad.any():
-            row = int(np.argmax(bad))
-            return row, f"score_range: expected (max, step >= 0), finite down to the last level, found {spans[row].tolist()}"
+            problem = _class_problem(classes, info.num_classes)
+            if problem is not None:
+                return problem
+        if _overflow(gaps):
+            true = np.cumsum(gaps, axis=-3, dtype=np.uint32) > LEVELS
+            return _first(true), f"scores: expected rank gaps that add up to at most {LEVELS}, found more"
+        ranges = arrays["score_range"]
+        top, step = ranges.tolist() if ranges.ndim == 1 else ranges.T.astype(np.float64)
+        good = (abs(top) <= FLOAT32_MAX) & (abs(top - LEVELS * step) <= FLOAT32_MAX) & (step >= 0)
+        if good is not True and not np.all(good):
+            row = int(np.argmin(good))
+            found = np.atleast_2d(ranges)[row].tolist()
+            return row, f"score_range: expected (max, step >= 0), finite down to the last level, found {found}"
         return None
 
     def decode(self, arrays: Arrays, info: StoreInfo) -> LabelMap:
         """Undo the rank gaps."""
-        return LabelMap(classes=arrays["classes"], scores=_scores(arrays))
+        ranges = arrays["score_range"]
+        top, step = ranges[..., 0, None, None, None], ranges[..., 1, None, None, None]
+        scores = _levels(arrays["scores"]).astype(np.float32)
+        scores *= step
+        return LabelMap(arrays["classes"], np.subtract(top, scores, out=scores))
 
     def pool(self, arrays: Arrays, boxes: NDArray[np.float64], info: StoreInfo) -> NDArray[np.float32]:
         """Scatter-add each entry's score, weighted by RoIAlign; what is not listed adds 0."""
-        classes = arrays["classes"]
+        classes, shape = arrays["classes"], arrays["classes"].shape
+        top, step = (arrays["score_range"][:, i, None, None] for i in (0, 1))
         wy, wx = box_weights(boxes, info.map_size)
-        weights = wy[:, None, :, None] * wx[:, None, None, :]
-        values = _scores(arrays) * weights
-        stride = info.num_classes + 1  # one column more collects the entries that hold no class
-        column = np.minimum(classes, info.num_classes).astype(np.int64)
-        column += (np.arange(len(classes)) * stride)[:, None, None, None]
-        sums = np.bincount(column.ravel(), values.ravel(), len(classes) * stride)
-        return sums.reshape(len(classes), stride)[:, : info.num_classes].astype(np.float32)
+        weights = np.multiply(wy[:, :, None], wx[:, None, :], dtype=np.float32)
+        values = scratch("values", shape, np.float32)
+        np.multiply(_levels(arrays["scores"]), (weights * step)[:, None], out=values)
+        np.subtract((weights * top)[:, None], values, out=values)
+        count, stride = shape[0], info.num_classes
+        if classes.size and classes.max() >= stride:  # one column more collects the entries that hold no class
+            stride += 1
+            classes = np.minimum(classes, info.num_classes)
+        places = scratch("places", shape, np.intp)
+        np.add(classes, (np.arange(count) * stride)[:, None, None, None], out=places)
+        logits = scratch("logits", (count * stride,), np.float32)
+        logits.fill(0)
+        np.add.at(logits, places.ravel(), values.ravel())
+        return logits.reshape(count, stride)[:, : info.num_classes]
+
+    def compiled(self) -> SoftLabels | None:
+        """Return `topk_compiled`'s."""
+        if find_spec("numba") is None:
+            return None
+        from labelstore.encodings.topk_compiled import soft_labels  # numba takes a fifth of a second: only where it pools
+
+        def pool(
+            arrays: Arrays, boxes: NDArray[np.float64], info: StoreInfo, temperature: float, out: NDArray[np.float32]
+        ) -> None:
+            classes, gaps, ranges = (np.ascontiguousarray(arrays[name]) for name in ("classes", "scores", "score_range"))
+            soft_labels(classes, gaps, ranges, boxes, info.num_classes, float(temperature), out)
+
+        return pool
 
 
-def _levels(arrays: Arrays) -> NDArray[np.uint32]:
-    return np.cumsum(arrays["scores"], axis=1, dtype=np.uint32)
+def _by_rank(array: NDArray[Any]) -> NDArray[Any]:
+    """View a map, or a batch of them, with K as the first axis."""
+    return array.reshape(len(array), -1) if array.ndim == 3 else array.swapaxes(0, 1)
 
 
-def _scores(arrays: Arrays) -> NDArray[np.float32]:
-    top, step = (arrays["score_range"][:, i, None, None, None] for i in (0, 1))
-    scores: NDArray[np.float32] = top - step * _levels(arrays).astype(np.float32)
-    return scores
+def _levels(gaps: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Sum rank gaps up along K, in bytes: checked gaps never pass 255. Several times as fast as `numpy.cumsum`."""
+    levels = gaps.copy()
+    above, *below = _by_rank(levels)
+    for rank in below:
+        np.add(above, rank, rank)
+        above = rank
+    return levels
+
+
+def _overflow(gaps: NDArray[np.uint8]) -> bool:
+    """Whether a sum along K passes 255."""
+    if gaps.ndim == 3:
+        return bool(np.add.reduce(gaps, 0, np.uint32).max() > LEVELS)
+    levels, ranks = _by_rank(_levels(gaps)), _by_rank(gaps)
+    return bool((levels < ranks).any())  # a sum of bytes that has passed 255 is smaller than what was added last
+
+
+def _class_problem(classes: NDArray[np.uint16], num_classes: int) -> tuple[int, str] | None:
+    outside = (classes >= num_classes) & (classes != NO_CLASS)
+    if outside.any():
+        return _first(outside), f"classes: expected 0..{num_classes - 1}, found {classes[outside].max()}"
+    empty = classes[..., :1, :, :] == NO_CLASS
+    return (_first(empty), "classes: a location without a best class") if empty.any() else None
 
 
 def _first(flags: NDArray[np.bool_]) -> int:
-    """The first row of a batch with a flag set."""
-    return int(np.argmax(flags.reshape(len(flags), -1).any(axis=1)))
+    """The first row of a batch ``[B, K, H, W]``, or of a single map ``[K, H, W]``, with a flag set."""
+    flags = flags.reshape(-1, *flags.shape[-3:])
+    return int(np.argmax(flags.any(axis=(1, 2, 3))))

@@ -1,30 +1,14 @@
-"""How the reader gets at a store's bytes, local or not: a source opens shards, a shard gives rows."""
+"""How the reader gets at a store's bytes, local or not: a source gives rows of arrays."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.schema import ArraySpec
-
-
-class Shard(Protocol):
-    """A committed shard, checked against its commit. Safe to use from several threads."""
-
-    status: NDArray[np.uint8]
-    """``[shard_size]``, what each row holds."""
-
-    def rows(self, spec: ArraySpec, locals_: NDArray[np.int64]) -> NDArray[Any]:
-        """Return rows of one array, ``[n, *row_shape]``; ``locals_`` count from the shard's first row.
-
-        Raises
-        ------
-        DamagedRowError
-            A chunk does not decode to what its checksum says.
-        """
-        ...
 
 
 class Source(Protocol):
@@ -34,14 +18,42 @@ class Source(Protocol):
     direct: bool
     """Whether all files are laid out as this project writes them."""
 
-    def open_shard(self, shard: int) -> Shard | None:
-        """Return a committed shard, or None while it has no commit.
+    def is_committed(self, shard: int) -> bool:
+        """Whether a shard has a commit.
 
         Raises
         ------
         DamagedError
             The commit and the files do not fit.
         """
+        ...
+
+    def seals(self, shards: NDArray[np.int64]) -> NDArray[np.uint32]:
+        """Return a number for each shard that changes with its content, out of shards that have been found committed."""
+        ...
+
+    def status(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return what rows hold, as `Status` numbers; pending where their shard has no commit. Raises as `is_committed`."""
+        ...
+
+    def row_status(self, row: int) -> int:
+        """Return what one row is known to hold: `status` of it, or pending where that would have to be read first."""
+        ...
+
+    def rows(self, specs: Sequence[ArraySpec], rows: NDArray[np.int64], threads: int) -> dict[str, NDArray[Any]]:
+        """Return rows of arrays, ``[B, *row_shape]`` each, out of shards that `status` has found committed.
+
+        ``threads`` is how many may decode at once; none is left when this returns.
+
+        Raises
+        ------
+        DamagedRowError
+            A chunk does not decode to what its checksum says.
+        """
+        ...
+
+    def row(self, specs: Sequence[ArraySpec], row: int) -> dict[str, NDArray[Any]]:
+        """Return one row of arrays, ``[*row_shape]`` each; else as `rows`."""
         ...
 
     def index_array(self, spec: ArraySpec) -> NDArray[Any]:
@@ -58,9 +70,9 @@ class Source(Protocol):
 
 
 class DamagedRowError(Exception):
-    """Inside the storage layer: which local row is damaged and what was seen; the reader adds the image id."""
+    """Inside the storage layer: which row is damaged and what was seen; the reader adds the image id."""
 
-    def __init__(self, local: int, message: str) -> None:
-        super().__init__(local, message)
-        self.local = local
+    def __init__(self, row: int, message: str) -> None:
+        super().__init__(row, message)
+        self.row = row
         self.message = message

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,125 +13,219 @@ from numpy.typing import NDArray
 
 from labelstore.errors import DamagedError
 from labelstore.schema import ArraySpec, StoreInfo
-from labelstore.storage.chunks import DataFile, ShardFile, read_chunk
+from labelstore.storage.base import DamagedRowError
+from labelstore.storage.chunks import DataFile, decode_chunk, read_chunk, read_index
+from labelstore.storage.frames import FrameError, decode_frame, decode_frames
 from labelstore.storage.metadata import ArrayMeta, commits_spec
+from labelstore.storage.openfiles import Files, OpenFiles
+from labelstore.storage.table import RowTable, stays
 
-_OPEN_SHARDS = 128
-"""Shards kept open; two files each, far from the usual limit of 1,024 open files."""
 
+@dataclass(frozen=True)
+class _Chunks:
+    """Where the chunks of one array lie; what `LocalSource` looks up for every row, kept bare."""
 
-class LocalShard:
-    """A committed shard of a local store. What it has opened stays readable if the files are replaced."""
-
-    def __init__(self, files: Mapping[str, DataFile], smalls: Mapping[str, NDArray[Any]], shard_size: int) -> None:
-        self._files = {name: ShardFile(file, shard_size) for name, file in files.items()}
-        self._smalls = smalls
-        self.status: NDArray[np.uint8] = smalls["status"]
-
-    def rows(self, spec: ArraySpec, locals_: NDArray[np.int64]) -> NDArray[Any]:
-        """See `labelstore.storage.base.Shard.rows`."""
-        if not spec.by_row:
-            picked: NDArray[Any] = self._smalls[spec.name][locals_]
-            return picked
-        out = np.empty((len(locals_), *spec.row_shape), spec.numpy_dtype)
-        flat = out.reshape(len(locals_), -1).view(np.uint8)
-        for place, chunk in enumerate(self._files[spec.name].chunks(locals_, flat.shape[1])):
-            flat[place] = np.frombuffer(chunk, np.uint8)
-        return out
+    place: int
+    size: int
+    dtype: np.dtype[Any]
+    row_shape: tuple[int, ...]
+    offsets: NDArray[np.int64]
+    lengths: NDArray[np.int32]
 
 
 class LocalSource:
     """A store below a folder.
 
-    Threads may share one: opened shards are kept in a table under a lock, everything else is read by position. Forked
-    and unpickled copies start with an empty table of their own.
+    Threads may share one: what is known of shards stands in a table that is written under a lock, once a shard; everything
+    else is read by position. Forked processes share the table and the open files of their parent, unpickled copies start anew.
     """
 
     direct = True
 
     def __init__(self, path: Path, info: StoreInfo, arrays: Mapping[str, ArrayMeta], files: tuple[ArraySpec, ...]) -> None:
         self.where = str(path)
-        self._path = path
         self._info = info
         self._arrays = dict(arrays)
         self._committed = files
-        self._forget()
+        self._start()
 
-    def _forget(self) -> None:
-        self._process = os.getpid()
-        self._lock = threading.Lock()
-        self._open: OrderedDict[int, LocalShard] = OrderedDict()
+    def _start(self) -> None:
+        self._seals: dict[int, list[list[int]]] = {}
+        self._table = RowTable(self._info, self._committed)
+        self._by_row = [spec for spec in self._committed if spec.by_row]
+        self._files = OpenFiles(self._reopen, len(self._by_row))
+        self._chunks = {
+            spec.name: _Chunks(
+                place,
+                spec.row_bytes,
+                spec.numpy_dtype,
+                spec.row_shape,
+                self._table.offsets[spec.name],
+                self._table.lengths[spec.name],
+            )
+            for place, spec in enumerate(self._by_row)
+        }
 
-    def __getstate__(self) -> dict[str, Any]:
-        dropped = ("_lock", "_open", "_process")
-        return {key: value for key, value in self.__dict__.items() if key not in dropped}
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LocalSource, (Path(self.where), self._info, self._arrays, self._committed)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._forget()
+    def is_committed(self, shard: int) -> bool:
+        """See `labelstore.storage.base.Source.is_committed`."""
+        return bool(self._table.loaded[shard]) or self._load(shard)
 
-    def open_shard(self, shard: int) -> LocalShard | None:
-        """See `labelstore.storage.base.Source.open_shard`."""
-        if self._process != os.getpid():  # forked: a lock that some other thread of the parent held is never released
-            self._forget()
-        with self._lock:
-            if shard in self._open:
-                self._open.move_to_end(shard)
-                return self._open[shard]
-        opened = self._read_shard(shard)
-        if opened is not None:
-            with self._lock:
-                self._open[shard] = opened
-                while len(self._open) > _OPEN_SHARDS:
-                    self._open.popitem(last=False)
-        return opened
+    def seals(self, shards: NDArray[np.int64]) -> NDArray[np.uint32]:
+        """See `labelstore.storage.base.Source.seals`."""
+        return self._table.seals[shards]
+
+    def status(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """See `labelstore.storage.base.Source.status`."""
+        shards = rows // self._info.shard_size
+        loaded = self._table.loaded[shards]
+        if not loaded.all():
+            for shard in np.unique(shards[~loaded]).tolist():
+                self._load(shard)
+        return self._table.status[rows]
+
+    def row_status(self, row: int) -> int:
+        """See `labelstore.storage.base.Source.row_status`."""
+        return self._table.status.item(row)
+
+    def rows(self, specs: Sequence[ArraySpec], rows: NDArray[np.int64], threads: int) -> dict[str, NDArray[Any]]:
+        """See `labelstore.storage.base.Source.rows`."""
+        chunked = [self._chunks[spec.name] for spec in specs if spec.by_row]
+        frames = self._read_frames(chunked, rows)
+        try:
+            decoded = iter(decode_frames([(mine, chunks.size) for mine, chunks in zip(frames, chunked, strict=True)], threads))
+        except FrameError:
+            self._blame([spec for spec in specs if spec.by_row], frames, rows)
+            raise
+        found = {}
+        for spec in specs:
+            if spec.by_row:
+                found[spec.name] = np.frombuffer(next(decoded), spec.numpy_dtype).reshape(len(rows), *spec.row_shape)
+            else:
+                found[spec.name] = self._table.values[spec.name][rows] if stays(spec) else self._from_disk(spec, rows)
+        return found
+
+    def row(self, specs: Sequence[ArraySpec], row: int) -> dict[str, NDArray[Any]]:
+        """See `labelstore.storage.base.Source.row`."""
+        files = self._files.of(row // self._info.shard_size)
+        found = {}
+        for spec in specs:
+            name = spec.name
+            chunks = self._chunks.get(name)
+            if chunks is None:
+                found[name] = self._table.values[name][row] if stays(spec) else self._from_disk(spec, np.array([row]))[0]
+                continue
+            data = os.pread(files[chunks.place].fd, chunks.lengths.item(row), chunks.offsets.item(row))
+            try:
+                found[name] = np.ndarray(chunks.row_shape, chunks.dtype, bytearray(decode_frame(data, chunks.size)))
+            except FrameError as error:
+                raise self._damaged(spec, row, error) from error
+        return found
 
     def index_array(self, spec: ArraySpec) -> NDArray[Any]:
         """See `labelstore.storage.base.Source.index_array`."""
-        parts = [self.index_rows(spec, shard) for shard in range(self._info.num_shards)]
-        return np.concatenate(parts) if parts else np.empty((0, *spec.row_shape), spec.numpy_dtype)
+        out = np.empty((self._info.num_rows, *spec.row_shape), spec.numpy_dtype)
+        for shard in range(self._info.num_shards):
+            rows = self._info.shard_rows(shard)
+            out[rows.start : rows.stop] = self.index_rows(spec, shard)
+        return out
 
     def index_rows(self, spec: ArraySpec, shard: int) -> NDArray[Any]:
         """See `labelstore.storage.base.Source.index_rows`."""
-        return self._small(spec, shard)[: len(self._info.shard_rows(shard))]
+        path = self._path(spec, shard)
+        chunk = read_chunk(path, spec, self._info.shard_size)
+        if chunk is None:
+            raise DamagedError(f"{path}: missing")
+        return chunk[: len(self._info.shard_rows(shard))]
 
     def file_key(self, spec: ArraySpec, shard: int) -> str:
         """See `labelstore.storage.base.Source.file_key`."""
         return f"{spec.name}/{self._arrays[spec.name].file_name(spec, shard)}"
 
-    def _read_shard(self, shard: int) -> LocalShard | None:
-        spec = commits_spec(len(self._committed))
-        commit = read_chunk(self._file(spec, shard), spec.numpy_dtype, (1, *spec.row_shape))
-        if commit is None or not commit.any():
-            return None
-        files = {}
-        for spec, record in zip(self._committed, commit[0].tolist(), strict=True):
-            file = self._check_file(spec, shard, record)
-            if spec.by_row:
-                files[spec.name] = file
-        smalls = {spec.name: self._small(spec, shard) for spec in self._committed if not spec.by_row}
-        return LocalShard(files, smalls, self._info.shard_size)
+    def _read_frames(self, chunked: Sequence[_Chunks], rows: NDArray[np.int64]) -> list[list[bytes]]:
+        """Read rows' frames, for each array in the order of the rows; from the disk in the order in which they lie there."""
+        order = np.argsort(rows)
+        ordered = rows[order]
+        shards = (ordered // self._info.shard_size).tolist()
+        opened = self._files.of_each(dict.fromkeys(shards))
+        places = order.tolist()
+        found = []
+        for chunks in chunked:
+            fds = [opened[shard][chunks.place].fd for shard in shards]
+            frames = [b""] * len(rows)
+            read = map(os.pread, fds, chunks.lengths[ordered].tolist(), chunks.offsets[ordered].tolist())
+            for place, frame in zip(places, read, strict=True):
+                frames[place] = frame
+            found.append(frames)
+        return found
 
-    def _check_file(self, spec: ArraySpec, shard: int, record: list[int]) -> DataFile:
-        path = self._file(spec, shard)
+    def _blame(self, specs: Sequence[ArraySpec], frames: Sequence[Sequence[bytes]], rows: NDArray[np.int64]) -> None:
+        """Find the frame that does not decode."""
+        for spec, mine in zip(specs, frames, strict=True):
+            for row, frame in zip(rows.tolist(), mine, strict=True):
+                try:
+                    decode_frame(frame, spec.row_bytes)
+                except FrameError as error:
+                    raise self._damaged(spec, row, error) from error
+
+    def _damaged(self, spec: ArraySpec, row: int, error: Exception) -> DamagedRowError:
+        path = self._path(spec, row // self._info.shard_size)
+        chunks = self._chunks[spec.name]
+        offset, length = chunks.offsets.item(row), chunks.lengths.item(row)
+        if not length:
+            return DamagedRowError(row, f"{path}: no chunk for the row")
+        return DamagedRowError(row, f"{path}: the chunk at offset {offset} ({length} bytes) is damaged: {error}")
+
+    def _load(self, shard: int) -> bool:
+        """Read what a commit seals, check it, and enter it into the table; return whether there is a commit."""
+        spec = commits_spec(len(self._committed))
+        commit = read_chunk(self._path(spec, shard), spec, 1)
+        if commit is None or not commit.any():
+            return False
+        seals = commit[0, :, :2].tolist()
+        opened, values = [], {}
+        for spec, seal in zip(self._committed, seals, strict=True):
+            file = self._open_sealed(spec, shard, seal)
+            if spec.by_row:
+                opened.append(file)
+            elif stays(spec):
+                values[spec.name] = decode_chunk(file.read(0, file.length), spec, self._info.shard_size, file.path)
+        indexes = {spec.name: read_index(file, self._info.shard_size) for spec, file in zip(self._by_row, opened, strict=True)}
+        with self._files.lock():
+            if not self._table.loaded[shard]:  # the first of several threads counts: its files belong to its index
+                self._seals[shard] = [seal for spec, seal in zip(self._committed, seals, strict=True) if spec.by_row]
+                self._files.keep(shard, tuple(opened))
+                self._table.fill(shard, commit, indexes, values)
+        return True
+
+    def _reopen(self, shard: int) -> Files:
+        """Open a shard's files again: those whose index is in the table, or none."""
+        return tuple(self._open_sealed(spec, shard, seal) for spec, seal in zip(self._by_row, self._seals[shard], strict=True))
+
+    def _open_sealed(self, spec: ArraySpec, shard: int, seal: list[int]) -> DataFile:
+        path = self._path(spec, shard)
         try:
             file = DataFile(path)
         except FileNotFoundError:
             raise DamagedError(f"{path}: missing, though shard {shard} is committed") from None
         found = [file.length, file.tail()]
-        if found != record[:2]:
+        if found != seal:
             raise DamagedError(
-                f"{path}: not the file that was committed: expected {record[0]} bytes ending in {record[1]:08x}, "
+                f"{path}: not the file that was committed: expected {seal[0]} bytes ending in {seal[1]:08x}, "
                 f"found {found[0]} ending in {found[1]:08x}"
             )
         return file
 
-    def _small(self, spec: ArraySpec, shard: int) -> NDArray[Any]:
-        path = self._file(spec, shard)
-        chunk = read_chunk(path, spec.numpy_dtype, (self._info.shard_size, *spec.row_shape))
-        if chunk is None:
-            raise DamagedError(f"{path}: missing")
-        return chunk
+    def _from_disk(self, spec: ArraySpec, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Return rows of an array that does not stay in memory (``errors``), a shard at a time."""
+        out = np.empty((len(rows), *spec.row_shape), spec.numpy_dtype)
+        shards, locals_ = np.divmod(rows, self._info.shard_size)
+        for shard in np.unique(shards).tolist():
+            here = shards == shard
+            out[here] = self.index_rows(spec, shard)[locals_[here]]
+        return out
 
-    def _file(self, spec: ArraySpec, shard: int) -> Path:
-        return self._path / self.file_key(spec, shard)
+    def _path(self, spec: ArraySpec, shard: int) -> str:
+        return f"{self.where}/{self.file_key(spec, shard)}"

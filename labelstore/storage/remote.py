@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from labelstore.errors import DamagedError, FormatError, MissingExtraError, Stor
 from labelstore.schema import ArraySpec, StoreInfo
 from labelstore.storage.base import DamagedRowError
 from labelstore.storage.metadata import ArrayMeta, commits_spec
+from labelstore.storage.table import RowTable
 
 _DECODE_ERRORS = (ValueError, RuntimeError, OSError, KeyError)
 
@@ -37,36 +38,6 @@ def open_group(location: str) -> zarr.Group:
         raise FormatError(f"{location}: expected a Zarr v3 group, found none: {error}") from error
 
 
-class ZarrShard:
-    """A committed shard, its rows read on demand."""
-
-    def __init__(self, group: zarr.Group, first_row: int, status: NDArray[np.uint8]) -> None:
-        self._group = group
-        self._first = first_row
-        self.status = status
-
-    def rows(self, spec: ArraySpec, locals_: NDArray[np.int64]) -> NDArray[Any]:
-        """See `labelstore.storage.base.Shard.rows`."""
-        array = _array(self._group, spec.name)
-        try:
-            return np.asarray(array.oindex[self._first + locals_])
-        except _DECODE_ERRORS as error:
-            return self._one_by_one(array, locals_, error)
-
-    def _one_by_one(self, array: zarr.Array[Any], locals_: NDArray[np.int64], cause: Exception) -> NDArray[Any]:
-        """Read rows singly, to tell which one is damaged."""
-        parts = []
-        for local in locals_.tolist():
-            try:
-                parts.append(np.asarray(array[self._first + local]))
-            except _DECODE_ERRORS as error:
-                place = f"{array.store_path}: row {self._first + local}"
-                raise DamagedRowError(local, f"{place} is damaged: {error}") from error
-        if not parts:
-            raise DamagedError(f"{array.store_path}: damaged: {cause}") from cause
-        return np.stack(parts)
-
-
 class ZarrSource:
     """A store that zarr opens. The group is opened anew in every process that unpickles a copy."""
 
@@ -76,26 +47,38 @@ class ZarrSource:
         self._arrays = dict(arrays)
         self.direct = all(meta.direct for meta in arrays.values())
         self._committed = files
+        self._status = next(spec for spec in files if spec.name == "status")
+        self._table = RowTable(info, [self._status])
         self._group = open_group(location)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_group"}
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ZarrSource, (self.where, self._info, self._arrays, self._committed)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._group = open_group(self.where)
+    def is_committed(self, shard: int) -> bool:
+        """See `labelstore.storage.base.Source.is_committed`."""
+        return bool(self._table.loaded[shard]) or self._load(shard)
 
-    def open_shard(self, shard: int) -> ZarrShard | None:
-        """See `labelstore.storage.base.Source.open_shard`."""
-        commits = commits_spec(len(self._committed))
-        commit = self._read(commits, slice(shard, shard + 1))[0]
-        if not commit.any():
-            return None
-        for spec, record in zip(self._committed, commit.tolist(), strict=True):
-            self._check_file(spec, shard, record)
-        rows = self._info.shard_rows(shard)
-        status = next(spec for spec in self._committed if spec.name == "status")
-        return ZarrShard(self._group, rows.start, self._read(status, slice(rows.start, rows.stop)))
+    def seals(self, shards: NDArray[np.int64]) -> NDArray[np.uint32]:
+        """See `labelstore.storage.base.Source.seals`."""
+        return self._table.seals[shards]
+
+    def status(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """See `labelstore.storage.base.Source.status`."""
+        for shard in np.unique(rows // self._info.shard_size).tolist():
+            self.is_committed(shard)
+        return self._table.status[rows]
+
+    def row_status(self, row: int) -> int:
+        """See `labelstore.storage.base.Source.row_status`."""
+        return self._table.status.item(row)
+
+    def rows(self, specs: Sequence[ArraySpec], rows: NDArray[np.int64], threads: int) -> dict[str, NDArray[Any]]:
+        """See `labelstore.storage.base.Source.rows`; threads are Zarr's own."""
+        return {spec.name: self._rows_of(spec, rows) for spec in specs}
+
+    def row(self, specs: Sequence[ArraySpec], row: int) -> dict[str, NDArray[Any]]:
+        """See `labelstore.storage.base.Source.row`."""
+        return {name: rows[0] for name, rows in self.rows(specs, np.array([row]), 1).items()}
 
     def index_array(self, spec: ArraySpec) -> NDArray[Any]:
         """See `labelstore.storage.base.Source.index_array`."""
@@ -109,6 +92,31 @@ class ZarrSource:
     def file_key(self, spec: ArraySpec, shard: int) -> str:
         """See `labelstore.storage.base.Source.file_key`."""
         return f"{spec.name}/{self._arrays[spec.name].file_name(spec, shard)}"
+
+    def _rows_of(self, spec: ArraySpec, rows: NDArray[np.int64]) -> NDArray[Any]:
+        array = _array(self._group, spec.name)
+        try:
+            return np.asarray(array.oindex[rows])
+        except _DECODE_ERRORS as cause:
+            for row in rows.tolist():  # singly, to tell which one is damaged
+                try:
+                    array[row]
+                except _DECODE_ERRORS as error:
+                    raise DamagedRowError(row, f"{array.store_path}: row {row} is damaged: {error}") from error
+            raise DamagedError(f"{array.store_path}: damaged: {cause}") from cause
+
+    def _load(self, shard: int) -> bool:
+        """Check a shard's files against its commit and remember its rows' status; return whether there is a commit."""
+        commit = self._read(commits_spec(len(self._committed)), slice(shard, shard + 1))[0]
+        if not commit.any():
+            return False
+        for spec, record in zip(self._committed, commit.tolist(), strict=True):
+            self._check_file(spec, shard, record)
+        rows = self._info.shard_rows(shard)
+        values = np.zeros(self._info.shard_size, np.uint8)
+        values[: len(rows)] = self._read(self._status, slice(rows.start, rows.stop))
+        self._table.fill(shard, commit, {}, {"status": values})
+        return True
 
     def _read(self, spec: ArraySpec, rows: slice) -> NDArray[Any]:
         try:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
+import resource
 import shutil
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,18 +16,23 @@ import pytest
 
 import labelstore
 from labelstore import (
+    ClassMapError,
     DamagedError,
     FailedRowError,
     FormatError,
     KeysError,
     LabelMap,
     LabelMapReader,
+    MissingExtraError,
+    OptionError,
     PendingRowError,
     RowIndexError,
     StoreNotFoundError,
     UnknownIdError,
 )
+from labelstore.pipelines.store import ShardWriter
 from labelstore.storage.local import LocalSource
+from labelstore.storage.openfiles import most_shards
 from labelstore.storage.remote import ZarrSource
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
@@ -139,6 +147,65 @@ def test_boxes_and_keys_of_different_length(reader):
         reader.pool([0, 1], [WHOLE])
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+def test_class_maps_choose_and_order_the_classes(picture_store, compiled):
+    reader = LabelMapReader(picture_store, compiled=compiled)
+    boxes = np.random.default_rng(0).uniform(0, 1, (21, 4))
+    whole, columns = reader.pool(range(21), boxes), [5, 2, 4, 2]
+    part = reader.pool(range(21), boxes, class_map=columns)
+    assert (part.shape, part.dtype) == ((21, 4), np.float32)
+    np.testing.assert_allclose(part, whole[:, columns] / whole[:, columns].sum(axis=1, keepdims=True), atol=1e-5)
+    with pytest.raises(ClassMapError, match=r"class_map\[1\]: expected a class of the store, 0\.\.7, got 8"):
+        reader.pool([0], [WHOLE], class_map=[0, 8])
+
+
+def test_both_ways_of_pooling_and_any_threads_agree(picture_store):
+    boxes = np.random.default_rng(0).uniform(0, 1, (300, 4))
+    rows = np.random.default_rng(1).integers(0, 21, 300)
+    truth = LabelMapReader(picture_store, compiled=False, threads=1).pool(rows, boxes)
+    for compiled in (True, False):
+        for threads in (None, 1, 3):
+            reader = LabelMapReader(picture_store, compiled=compiled, threads=threads)
+            np.testing.assert_allclose(reader.pool(rows, boxes), truth, atol=1e-6)
+            np.testing.assert_allclose(reader.pool(rows, np.asfortranarray(boxes)), truth, atol=1e-6)
+            one = [reader.pool([row], [box])[0] for row, box in zip(rows[:9].tolist(), boxes, strict=False)]
+            np.testing.assert_allclose(one, truth[:9], atol=1e-6)
+
+
+def test_compiled_pooling_is_an_extra(picture_store, monkeypatch):
+    monkeypatch.setattr("labelstore.encodings.topk.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'labelstore\[fast\]'"):
+        LabelMapReader(picture_store, compiled=True)
+    assert LabelMapReader(picture_store).pool([0], [WHOLE]).shape == (1, 8)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "2"])
+def test_threads_that_are_none(picture_store, wrong):
+    with pytest.raises(OptionError, match="threads: expected a whole number"):
+        LabelMapReader(picture_store, threads=wrong)
+
+
+def test_packed_maps_decode_to_the_maps(reader):
+    rows = [3, 20, 3]
+    packed, maps = reader.read_packed(rows), reader.read(rows)
+    assert {name: part.dtype for name, part in packed.items()} == {
+        "classes": np.uint16,
+        "scores": np.uint8,
+        "score_range": np.float32,
+    }
+    top, step = packed["score_range"].T[:, :, None, None, None]
+    np.testing.assert_array_equal(packed["classes"], maps.classes)
+    levels = np.cumsum(packed["scores"].astype(np.float32), axis=1)
+    np.testing.assert_allclose(top - step * levels, maps.scores, rtol=1e-6)
+
+
+def test_arrays_may_be_written_to(reader):
+    for maps in (reader[2], reader.read([2]), reader.read([2, 3])):
+        maps.classes[...] = 0
+        maps.scores[...] = 0
+    assert reader[2].classes.any()
+
+
 def test_pending_rows(copy):
     (copy / "commits" / "c.1.0.0").unlink()
     reader = LabelMapReader(copy)
@@ -186,7 +253,7 @@ def test_every_flipped_bit_of_a_shard_file_is_found_or_harmless(copy, name):
     truth = LabelMapReader(copy).read(rows)
     rng = np.random.default_rng(0)
     found = 0
-    for place in rng.integers(0, len(original) * 8, 300).tolist():
+    for place in rng.integers(0, len(original) * 8, 500).tolist():  # twice: 1,000 flips
         flip(file, place // 8, place % 8)
         try:
             seen = LabelMapReader(copy).read(rows)
@@ -197,7 +264,7 @@ def test_every_flipped_bit_of_a_shard_file_is_found_or_harmless(copy, name):
             np.testing.assert_array_equal(seen.classes, truth.classes)
             np.testing.assert_array_equal(seen.scores, truth.scores)
         file.write_bytes(original)
-    assert found > 290
+    assert found > 485
 
 
 def test_damage_names_the_image_the_file_and_the_place(copy):
@@ -246,6 +313,36 @@ def test_a_file_cut_short_under_an_open_reader_is_an_error(copy):
         reader.read([8])
 
 
+def test_a_file_that_was_closed_and_replaced_is_not_served(copy, monkeypatch):
+    monkeypatch.setattr("labelstore.storage.openfiles.most_shards", lambda files_a_shard: 1)
+    reader = LabelMapReader(copy)
+    reader.read([8])
+    reader.read([0])  # now shard 2 is closed
+    shutil.copy(copy / "scores" / "c.1.0.0.0", copy / "scores" / "c.2.0.0.0")
+    with pytest.raises(DamagedError, match="not the file that was committed"):
+        reader.read([8])
+    (copy / "scores" / "c.2.0.0.0").unlink()
+    with pytest.raises(DamagedError, match="missing, though shard 2 is committed"):
+        reader.read([9])
+
+
+def test_classes_that_a_foreign_writer_made_up_are_damage(copy):
+    writer, packed = ShardWriter(str(copy)), LabelMapReader(copy).read_packed([4, 5, 6, 7])
+    packed["classes"][2, 1, 3, 3] = 8
+    done = {"status": np.full(4, labelstore.Status.DONE, np.uint8)}
+    writer.write(1, {**writer.empty_rows(1), **packed, **done})
+    reader = LabelMapReader(copy)
+    for ask in (
+        lambda: reader.read([5, 6]),
+        lambda: reader[6],
+        lambda: reader.pool([6], [WHOLE]),
+        lambda: reader.read_packed([6]),
+    ):
+        with pytest.raises(DamagedError, match=r"row 6 \('blue/6.png'\): classes: expected 0\.\.7, found 8"):
+            ask()
+    reader.read([4, 5, 7])
+
+
 def test_threads_share_a_reader(reader):
     truth = reader.read(range(21)).scores
 
@@ -274,29 +371,81 @@ def test_processes_share_a_reader(reader, method):
     assert child.exitcode == 0
 
 
+def _pool_in_child(reader: LabelMapReader, results) -> None:
+    results.put([reader.pool([row, 3], [WHOLE, WHOLE]) for row in range(21)])
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_forks_in_the_middle_of_reads_do_not_hang(picture_store):
+    truth = [LabelMapReader(picture_store).pool([row, 3], [WHOLE, WHOLE]) for row in range(21)]
+    context = multiprocessing.get_context("fork")
+    done = threading.Event()
+
+    def keep_opening() -> None:
+        while not done.is_set():
+            shared.read([int(np.random.default_rng().integers(21))])
+
+    shared = LabelMapReader(picture_store)
+    threads = [threading.Thread(target=keep_opening) for _ in range(7)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(5):
+            results = context.Queue()
+            child = context.Process(target=_pool_in_child, args=(shared, results))
+            child.start()
+            np.testing.assert_array_equal(results.get(timeout=60), truth)
+            child.join(60)
+            assert child.exitcode == 0
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_forked_children_share_what_the_parent_has_opened(reader, monkeypatch):
+    reader.read(range(21))
+    opened: list[int] = []
+    monkeypatch.setattr("labelstore.storage.local.DataFile", lambda path: opened.append(1))
+    child = os.getpid() + 1
+    monkeypatch.setattr("os.getpid", lambda: child)
+    assert reader.read(range(21)).classes.shape[0] == 21
+    assert not opened
+
+
 def test_readers_can_be_pickled(reader):
     again = pickle.loads(pickle.dumps(reader))
     np.testing.assert_array_equal(again.read([4]).scores, reader.read([4]).scores)
 
 
-def test_only_so_many_shards_are_kept_open(reader, monkeypatch):
-    monkeypatch.setattr("labelstore.storage.local._OPEN_SHARDS", 2)
-    reader.read(range(21))
-    assert len(reader._rows._source._open) == 2
-    assert reader.read(range(21)).classes.shape[0] == 21
+def test_only_so_many_shards_are_kept_open(picture_store, monkeypatch):
+    monkeypatch.setattr("labelstore.storage.openfiles.most_shards", lambda files_a_shard: 2)
+    reader = LabelMapReader(picture_store)
+    truth = reader.read(range(21)).scores
+    assert len(reader._rows._source._files) == 2
+    np.testing.assert_array_equal(reader.read(range(20, -1, -1)).scores[::-1], truth)
+    assert len(reader._rows._source._files) == 2
 
 
-def test_a_read_opens_each_shard_once_and_reads_each_chunk_once(reader, monkeypatch):
-    from labelstore.storage.chunks import DataFile
+def test_files_take_at_most_half_of_what_the_process_may_open(monkeypatch):
+    for allowed, files_a_shard, expected in [(1024, 2, 256), (20000, 2, 1024), (1, 2, 1), (resource.RLIM_INFINITY, 1, 2048)]:
+        monkeypatch.setattr("resource.getrlimit", lambda kind, allowed=allowed: (allowed, allowed))
+        assert most_shards(files_a_shard) == expected
 
+
+def test_a_read_opens_each_shard_once_and_reads_each_chunk_once(picture_store, monkeypatch):
     reads: list[int] = []
-    plain = DataFile.read
-    monkeypatch.setattr(DataFile, "read", lambda self, offset, length: reads.append(length) or plain(self, offset, length))
+    plain = os.pread
+    monkeypatch.setattr("os.pread", lambda fd, length, offset: reads.append(length) or plain(fd, length, offset))
+    reader = LabelMapReader(picture_store)
     reader.read([0, 1, 2, 3])
-    assert len(reads) == 6 + 2 + 2 * 4  # the tails of 6 files, 2 indexes, 2 chunks a row
+    assert len(reads) == 6 + 2 + 3 + 2 * 4  # the tails of 6 files, 2 indexes, 3 small arrays that stay, 2 chunks a row
     reads.clear()
     reader.read([3, 0])
     assert len(reads) == 4
+    reads.clear()
+    reader[3]
+    assert len(reads) == 2
 
 
 def test_missing_stores(tmp_path):

@@ -11,9 +11,10 @@ from torchvision.ops import roi_align
 
 from labelstore.boxes import check_boxes
 from labelstore.encodings import find_encoding
+from labelstore.errors import ClassMapError
 from labelstore.pipelines.encoders import encode
 from labelstore.pipelines.encoders.topk import best, dropped_mean
-from labelstore.pooling import softmax
+from labelstore.pooling import check_class_map, check_temperature, softmax
 from labelstore.schema import NO_CLASS, AnnotatorRecord, StoreInfo
 
 TOPK = find_encoding("topk", "test")
@@ -91,6 +92,9 @@ def test_pooling_equals_torchvision_on_the_filled_dense_map(case):
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
     np.testing.assert_allclose(ours.sum(axis=1), 1.0, atol=1e-5)
     assert ours.dtype == np.float32
+    compiled = np.empty_like(ours)
+    TOPK.compiled()(arrays, checked, info, 1.0, compiled)
+    np.testing.assert_allclose(compiled, ours, atol=1e-6)
 
 
 @settings(max_examples=200, deadline=None)
@@ -144,7 +148,11 @@ def test_pooling_ignores_slots_without_a_class():
         "score_range": np.array([[2.0, 0.1]], np.float32),
     }
     assert TOPK.check(arrays, info) is None
-    np.testing.assert_allclose(TOPK.pool(arrays, check_boxes([(0, 0, 1, 1)], 1), info), [[0, 0, 0, 0, 2]], atol=1e-6)
+    boxes = check_boxes([(0, 0, 1, 1)], 1)
+    np.testing.assert_allclose(TOPK.pool(arrays, boxes, info), [[0, 0, 0, 0, 2]], atol=1e-6)
+    soft = np.empty((1, 5), np.float32)
+    TOPK.compiled()(arrays, boxes, info, 1.0, soft)
+    np.testing.assert_allclose(soft, softmax(np.array([[0, 0, 0, 0, 2]], np.float32)), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -170,10 +178,66 @@ def test_impossible_values_are_damage(name, place, value, words):
     assert words in message
 
 
-def test_temperature():
+def test_damage_of_a_single_map_is_found_as_in_a_batch():
+    info = store_info(3, 7, (2, 2))
+    arrays = {name: part[0] for name, part in encode(torch.randn(1, 7, 2, 2), info).items()}
+    assert TOPK.check(arrays, info) is None
+    for name, place, value in [("classes", (2, 1, 1), 7), ("scores", (1, 0, 0), 255), ("score_range", (1,), -1.0)]:
+        broken = {key: part.copy() for key, part in arrays.items()}
+        broken["scores"][:, 0, 0] = 1
+        broken[name][place] = value
+        assert TOPK.check(broken, info)[0] == 0
+        batch = {key: part[np.newaxis] for key, part in broken.items()}
+        assert TOPK.check(batch, info) == TOPK.check(broken, info)
+
+
+def test_a_class_whose_scores_cancel_counts_as_absent_in_both_ways():
+    info = store_info(2, 4, (1, 2))
+    arrays = {
+        "classes": np.array([[[[3, 3]], [[1, 1]]]], np.uint16),
+        "scores": np.array([[[[0, 200]], [[100, 0]]]], np.uint8),
+        "score_range": np.array([[1.0, 0.01]], np.float32),  # class 3: 1 and -1, class 1: 0 and -1
+    }
+    boxes = check_boxes([(0, 0, 1, 1)], 1)
+    soft = np.empty((1, 4), np.float32)
+    TOPK.compiled()(arrays, boxes, info, 1.0, soft)
+    np.testing.assert_allclose(soft, softmax(np.array([[0, -0.5, 0, 0]], np.float32)), atol=1e-6)
+    np.testing.assert_allclose(softmax(TOPK.pool(arrays, boxes, info)), soft, atol=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.5, 1.0, 3.0, 1e6])
+@pytest.mark.parametrize("scale", [1.0, 100.0, 1e6])
+def test_temperature_in_both_ways(temperature, scale):
+    info = store_info(2, 6, (2, 3))
+    arrays = encode(scale * torch.randn(4, 6, 2, 3, generator=torch.Generator().manual_seed(0)), info)
+    boxes = check_boxes([(0, 0, 1, 1), (0, 0, 0.1, 0.1), (0.2, 0.4, 0.9, 0.7), (0.5, 0, 0.6, 1)], 4)
+    logits = TOPK.pool(arrays, boxes, info).copy()
+    theirs = torch.softmax(torch.from_numpy(logits).double() / temperature, dim=1).numpy()
+    np.testing.assert_allclose(
+        softmax(logits, np.float32(temperature)), theirs, atol=1e-6 + 2e-4 * min(scale / temperature, 1e2)
+    )
+    soft = np.empty((4, 6), np.float32)
+    TOPK.compiled()(arrays, boxes, info, temperature, soft)
+    np.testing.assert_allclose(soft, theirs, atol=1e-6 + 2e-4 * min(scale / temperature, 1e2))
+
+
+def test_softmax_of_extremes():
     logits = np.array([[1.0, 3.0]], np.float32)
     np.testing.assert_allclose(softmax(logits, 2.0), torch.softmax(torch.tensor([[0.5, 1.5]]), dim=1).numpy(), rtol=1e-6)
     np.testing.assert_allclose(softmax(np.array([[3e38, -3e38]], np.float32), 1e-3), [[1.0, 0.0]])
-    for wrong in (0, -1.0, float("nan"), float("inf"), "hot"):
-        with pytest.raises(ValueError, match="temperature"):
-            softmax(logits, wrong)
+    np.testing.assert_allclose(softmax(np.array([[-3e38, -3e38]], np.float32)), [[0.5, 0.5]])
+    np.testing.assert_allclose(softmax(np.full((1, 65535), 59.0, np.float32)).sum(), 1.0, rtol=1e-4)
+
+
+@pytest.mark.parametrize("wrong", [0, -1.0, float("nan"), float("inf"), "hot"])
+def test_temperatures_that_are_none(wrong):
+    with pytest.raises(ValueError, match="temperature"):
+        check_temperature(wrong)
+
+
+def test_class_maps():
+    assert check_class_map(None, 5) is None
+    assert check_class_map([4, 0, 0], 5).tolist() == [4, 0, 0]
+    for wrong in ([5], [-1], [[1]], [], [0.5], ["a"], 3):
+        with pytest.raises(ClassMapError, match="class_map"):
+            check_class_map(wrong, 5)

@@ -10,10 +10,12 @@ import pytest
 import tensorstore
 import zarr
 
+from labelstore import DamagedError
 from labelstore.pipelines.files import commit_record, encode_file
 from labelstore.pipelines.store import _create_array
 from labelstore.schema import ArraySpec
-from labelstore.storage.chunks import DataFile, ShardFile, read_chunk
+from labelstore.storage.chunks import DataFile, read_chunk, read_index
+from labelstore.storage.frames import decode_frames
 
 SPECS = [
     ArraySpec("classes", "uint16", (3, 2, 5), 65535, by_row=True),
@@ -64,12 +66,28 @@ def test_we_read_what_zarr_writes(tmp_path, spec):
     group[spec.name].with_config({"write_empty_chunks": True})[:] = values
     file = tmp_path / "g" / spec.name / spec.file_name(1)
     if spec.by_row:
-        size = int(np.prod(spec.row_shape)) * spec.numpy_dtype.itemsize
-        chunks = list(ShardFile(DataFile(file), SHARD).chunks(np.arange(SHARD), size))
-        found = np.stack([np.frombuffer(chunk, spec.numpy_dtype).reshape(spec.row_shape) for chunk in chunks])
+        data = DataFile(str(file))
+        frames = [data.read(offset, length) for offset, length in read_index(data, SHARD).tolist()]
+        (decoded,) = decode_frames([(frames, spec.row_bytes)])
+        found = np.frombuffer(decoded, spec.numpy_dtype).reshape(SHARD, *spec.row_shape)
     else:
-        found = read_chunk(file, spec.numpy_dtype, (SHARD, *spec.row_shape))
+        found = read_chunk(str(file), spec, SHARD)
     np.testing.assert_array_equal(found, values[SHARD : 2 * SHARD])
+
+
+def sealed(index: np.ndarray) -> bytes:
+    raw = index.astype("<u8").tobytes()
+    return raw + google_crc32c.value(raw).to_bytes(4, "little")
+
+
+def test_an_index_tells_missing_chunks_and_refuses_those_outside_of_the_file(tmp_path):
+    absent, file = 2**64 - 1, tmp_path / "c.0"
+    file.write_bytes(bytes(100) + sealed(np.array([[0, 50], [absent, absent], [50, 50], [99, 1]], np.uint64)))
+    assert read_index(DataFile(str(file)), SHARD).tolist() == [[0, 50], [0, 0], [50, 50], [99, 1]]
+    for wrong in ([50, 51], [101, 0], [absent, 1], [1, absent], [2**63, 2**63]):
+        file.write_bytes(bytes(100) + sealed(np.array([[0, 50], [0, 1], wrong, [99, 1]], np.uint64)))
+        with pytest.raises(DamagedError, match="the index places chunk 2"):
+            read_index(DataFile(str(file)), SHARD)
 
 
 def test_the_commit_record():
