@@ -47,6 +47,8 @@ class ArraySpec:
     committed
         Whether the array's files are written by the shard's task and sealed by its commit; the others are written when
         the store is created.
+    resident
+        Whether a reader keeps the rows of shards that it has opened in memory: small, and needed with every map.
     """
 
     name: str
@@ -55,6 +57,7 @@ class ArraySpec:
     fill: int | float
     by_row: bool = False
     committed: bool = True
+    resident: bool = False
 
     @cached_property
     def numpy_dtype(self) -> np.dtype[Any]:
@@ -68,7 +71,7 @@ class ArraySpec:
 
     def file_name(self, shard: int) -> str:
         """The file of one shard below the array's folder: ``c.<shard>.0.0...``."""
-        return ".".join(["c", str(shard), *("0" for _ in self.row_shape)])
+        return f"c.{shard}" + ".0" * len(self.row_shape)
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,7 @@ class StoreInfo:
 
 
 COMMON_ARRAYS = (
-    ArraySpec("status", "uint8", (), Status.PENDING),
+    ArraySpec("status", "uint8", (), Status.PENDING, resident=True),
     ArraySpec("errors", "uint8", (ERROR_BYTES,), 0),
     ArraySpec("image_crc32", "uint32", (), 0),
 )

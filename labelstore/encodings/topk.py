@@ -40,7 +40,7 @@ class TopK:
         return (
             ArraySpec("classes", "uint16", shape, NO_CLASS, by_row=True),
             ArraySpec("scores", "uint8", shape, 0, by_row=True),
-            ArraySpec("score_range", "float32", (2,), 0.0),
+            ArraySpec("score_range", "float32", (2,), 0.0, resident=True),
         )
 
     def check(self, arrays: Arrays, info: StoreInfo) -> tuple[int, str] | None:

@@ -22,11 +22,10 @@ from numpy.typing import NDArray
 from labelstore.errors import CacheError, OptionError
 from labelstore.schema import ArraySpec, StoreInfo
 from labelstore.storage.base import Source
+from labelstore.storage.chunks import CRC32C_RESIDUE
 
 _HEAD = np.dtype([("row", "<i8"), ("seal", "<u4")])
 _CHECKSUM = 4
-_RESIDUE = 0x48674BC7
-"""The crc32c of anything that is followed by its own crc32c."""
 
 
 class CachedSource:
@@ -77,7 +76,7 @@ class CachedSource:
         records = map(os.pread, [self._fd] * len(rows), [self._size] * len(rows), (rows * self._size).tolist())
         frames = [record if len(record) == self._size else bytes(self._size) for record in records]
         table = np.frombuffer(bytearray().join(frames), np.uint8).reshape(len(rows), self._size)
-        good = np.fromiter(map(google_crc32c.value, frames), np.uint32, len(rows)) == _RESIDUE
+        good = np.fromiter(map(google_crc32c.value, frames), np.uint32, len(rows)) == CRC32C_RESIDUE
         heads = table[:, : _HEAD.itemsize].copy().view(_HEAD)[:, 0]
         good &= (heads["row"] == rows) & (heads["seal"] == self._source.seals(rows // self._info.shard_size))
         found = self._unpack(table)

@@ -6,7 +6,6 @@ pread rather than mmap: a mapped file that is cut short (NFS, Lustre, a full dis
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import google_crc32c
@@ -15,10 +14,13 @@ from numpy.typing import NDArray
 
 from labelstore.errors import DamagedError
 from labelstore.schema import ArraySpec
-from labelstore.storage.frames import FrameError, decode_frame
+from labelstore.storage.frames import FrameError, decode_frame, largest_frame
 
 _ENTRY = 16  # the index keeps offset and length of a chunk as two uint64
 _CHECKSUM = 4
+CRC32C_RESIDUE = 0x48674BC7
+"""The crc32c of anything that is followed by its own crc32c."""
+_ABSENT = np.uint64(2**64 - 1)
 MISSING = 0
 """The length that stands for a chunk that is not there."""
 
@@ -38,7 +40,7 @@ class DataFile:
         return os.pread(self.fd, length, offset)
 
     def tail(self) -> int:
-        """Return the last four bytes as a little-endian number: a shard file's index checksum."""
+        """Return the last four bytes as a little-endian number: a shard file's index checksum, a zstd frame's."""
         return int.from_bytes(self.read(max(self.length - _CHECKSUM, 0), _CHECKSUM), "little")
 
     def __del__(self) -> None:
@@ -47,27 +49,30 @@ class DataFile:
             os.close(fd)
 
 
-def read_index(file: DataFile, shard_size: int) -> NDArray[np.int64]:
-    """Return the (offset, length) of a shard file's chunks, int64 ``[shard_size, 2]``; length `MISSING` where there is none.
+def read_index(file: DataFile, shard_size: int, row_bytes: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Return the offsets and lengths of a shard file's chunks, ``[shard_size]`` each; `MISSING` is the length of none.
 
     Raises
     ------
     DamagedError
-        The index does not match its checksum, or points out of the file.
+        The index does not match its checksum, points out of the file, or at more than a row's ``row_bytes`` can take.
     """
     size = shard_size * _ENTRY + _CHECKSUM
     raw = file.read(max(file.length - size, 0), size)
-    if len(raw) != size or google_crc32c.value(raw[:-_CHECKSUM]) != int.from_bytes(raw[-_CHECKSUM:], "little"):
+    if len(raw) != size or google_crc32c.value(raw) != CRC32C_RESIDUE:
         raise DamagedError(f"{file.path}: the shard's index does not match its checksum")
-    index = np.frombuffer(raw, "<u8", shard_size * 2).reshape(shard_size, 2)
-    absent = (index == np.uint64(2**64 - 1)).all(axis=1)
-    end = np.uint64(file.length - size)
-    outside = ~absent & ((index > end).any(axis=1) | (index[:, 0] + index[:, 1] > end))
-    if outside.any():
+    index = np.frombuffer(raw, "<u8", shard_size * 2)
+    offsets, lengths = index[0::2], index[1::2]
+    end, most = file.length - size, min(largest_frame(row_bytes), file.length - size)
+    if int(lengths.max()) > most:
+        absent = (offsets == _ABSENT) & (lengths == _ABSENT)
+        offsets, lengths = np.where(absent, 0, offsets), np.where(absent, MISSING, lengths)
+    if int(lengths.max()) > most or int(offsets.max()) > end or int((offsets + lengths).max()) > end:
+        outside = (offsets > end) | (lengths > most) | (offsets + lengths > end)
         local = int(np.argmax(outside))
-        raise DamagedError(f"{file.path}: the index places chunk {local} at {index[local].tolist()}, outside of the file")
-    found: NDArray[np.int64] = np.where(absent[:, None], MISSING, index).astype(np.int64)
-    return found
+        place = f"offset {offsets[local]}, {lengths[local]} bytes"
+        raise DamagedError(f"{file.path}: the index places chunk {local} outside of the file, or makes it too long: {place}")
+    return offsets, lengths
 
 
 def decode_chunk(data: bytes, spec: ArraySpec, rows: int, path: str) -> NDArray[Any]:
@@ -89,7 +94,7 @@ def decode_chunk(data: bytes, spec: ArraySpec, rows: int, path: str) -> NDArray[
 def read_chunk(path: str, spec: ArraySpec, rows: int) -> NDArray[Any] | None:
     """Return the rows in a file that is one zstd chunk; None if there is no such file. Raises as `decode_chunk` does."""
     try:
-        data = Path(path).read_bytes()
+        file = DataFile(path)
     except FileNotFoundError:
         return None
-    return decode_chunk(data, spec, rows, path)
+    return decode_chunk(file.read(0, file.length), spec, rows, path)

@@ -18,7 +18,7 @@ from labelstore.storage.chunks import DataFile, decode_chunk, read_chunk, read_i
 from labelstore.storage.frames import FrameError, decode_frame, decode_frames
 from labelstore.storage.metadata import ArrayMeta, commits_spec
 from labelstore.storage.openfiles import Files, OpenFiles
-from labelstore.storage.table import RowTable, stays
+from labelstore.storage.table import RowTable
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class _Chunks:
     size: int
     dtype: np.dtype[Any]
     row_shape: tuple[int, ...]
-    offsets: NDArray[np.int64]
-    lengths: NDArray[np.int32]
+    offsets: NDArray[np.unsignedinteger[Any]]
+    lengths: NDArray[np.unsignedinteger[Any]]
 
 
 class LocalSource:
@@ -104,7 +104,7 @@ class LocalSource:
             if spec.by_row:
                 found[spec.name] = np.frombuffer(next(decoded), spec.numpy_dtype).reshape(len(rows), *spec.row_shape)
             else:
-                found[spec.name] = self._table.values[spec.name][rows] if stays(spec) else self._from_disk(spec, rows)
+                found[spec.name] = self._table.values[spec.name][rows] if spec.resident else self._from_disk(spec, rows)
         return found
 
     def row(self, specs: Sequence[ArraySpec], row: int) -> dict[str, NDArray[Any]]:
@@ -115,7 +115,7 @@ class LocalSource:
             name = spec.name
             chunks = self._chunks.get(name)
             if chunks is None:
-                found[name] = self._table.values[name][row] if stays(spec) else self._from_disk(spec, np.array([row]))[0]
+                found[name] = self._table.values[name][row] if spec.resident else self._from_disk(spec, np.array([row]))[0]
                 continue
             data = os.pread(files[chunks.place].fd, chunks.lengths.item(row), chunks.offsets.item(row))
             try:
@@ -190,9 +190,12 @@ class LocalSource:
             file = self._open_sealed(spec, shard, seal)
             if spec.by_row:
                 opened.append(file)
-            elif stays(spec):
+            elif spec.resident:
                 values[spec.name] = decode_chunk(file.read(0, file.length), spec, self._info.shard_size, file.path)
-        indexes = {spec.name: read_index(file, self._info.shard_size) for spec, file in zip(self._by_row, opened, strict=True)}
+        indexes = {
+            spec.name: read_index(file, self._info.shard_size, spec.row_bytes)
+            for spec, file in zip(self._by_row, opened, strict=True)
+        }
         with self._files.lock():
             if not self._table.loaded[shard]:  # the first of several threads counts: its files belong to its index
                 self._seals[shard] = [seal for spec, seal in zip(self._committed, seals, strict=True) if spec.by_row]

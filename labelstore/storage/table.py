@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -9,10 +11,8 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from labelstore.schema import ArraySpec, Status, StoreInfo
-
-_SMALL = 16
-"""Bytes a row up to which an array's rows stay in memory: ``score_range``, ``status``; not ``errors``."""
+from labelstore.schema import ArraySpec, StoreInfo
+from labelstore.storage.frames import largest_frame
 
 
 class RowTable:
@@ -27,35 +27,37 @@ class RowTable:
         self._size = info.shard_size
         self.loaded = np.zeros(info.num_shards, np.bool_)
         self.seals = np.zeros(info.num_shards, np.uint32)
-        self.offsets: dict[str, NDArray[np.int64]] = {}
-        self.lengths: dict[str, NDArray[np.int32]] = {}
+        self.offsets: dict[str, NDArray[np.unsignedinteger[Any]]] = {}
+        self.lengths: dict[str, NDArray[np.unsignedinteger[Any]]] = {}
         self.values: dict[str, NDArray[Any]] = {}
         for spec in specs:
             if spec.by_row:
-                self.offsets[spec.name] = np.zeros(rows, np.int64)
-                self.lengths[spec.name] = np.zeros(rows, np.int32)
-            elif stays(spec):
-                self.values[spec.name] = np.zeros((rows, *spec.row_shape), spec.numpy_dtype)
-        self.status: NDArray[np.uint8] = self.values["status"]
-        self.status.fill(Status.PENDING)
+                self.offsets[spec.name] = _zeros((rows,), np.min_scalar_type(info.shard_size * largest_frame(spec.row_bytes)))
+                self.lengths[spec.name] = _zeros((rows,), np.min_scalar_type(largest_frame(spec.row_bytes)))
+            elif spec.resident:
+                self.values[spec.name] = _zeros((rows, *spec.row_shape), spec.numpy_dtype)
+        self.status: NDArray[np.uint8] = self.values["status"]  # 0, which is pending, until it is filled in
 
     def fill(
         self,
         shard: int,
         commit: NDArray[np.uint64],
-        indexes: Mapping[str, NDArray[np.int64]],
+        indexes: Mapping[str, tuple[NDArray[np.uint64], NDArray[np.uint64]]],
         values: Mapping[str, NDArray[Any]],
     ) -> None:
-        """Enter a committed shard: its commit, chunks' (offset, length) ``[shard_size, 2]`` and small rows by array."""
+        """Enter a committed shard: its commit, chunks' offsets and lengths, and small rows, by array."""
         rows = slice(shard * self._size, (shard + 1) * self._size)
-        for name, index in indexes.items():
-            self.offsets[name][rows], self.lengths[name][rows] = index.T
+        for name, (offsets, lengths) in indexes.items():
+            self.offsets[name][rows], self.lengths[name][rows] = offsets, lengths
         for name, column in values.items():
             self.values[name][rows] = column
         self.seals[shard] = google_crc32c.value(commit.tobytes())
         self.loaded[shard] = True
 
 
-def stays(spec: ArraySpec) -> bool:
-    """Whether an array's rows are small enough to stay in memory."""
-    return not spec.by_row and spec.row_bytes <= _SMALL
+def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return zeros that take memory page by page as they are written; NumPy's own take it 2 MB by 2 MB, and cost 0.1 s."""
+    size = math.prod(shape) * dtype.itemsize
+    return np.frombuffer(
+        mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), dtype, math.prod(shape)
+    ).reshape(shape)
