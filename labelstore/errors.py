@@ -95,3 +95,15 @@ class RunError(LabelStoreError, RuntimeError):
 
 class TransformError(LabelStoreError, TypeError):
     """A transform, or a step of one, through which the crop's box cannot be followed."""
+
+
+class MapsError(LabelStoreError, ValueError):
+    """Tensors that are no batch of label maps, or do not belong together."""
+
+
+class ClassMatchError(LabelStoreError, ValueError):
+    """A data set's classes that are not the store's, without a word on which is which."""
+
+
+class ImageMismatchError(LabelStoreError, ValueError):
+    """An image that is not the one that its label map was made from."""

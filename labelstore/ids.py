@@ -46,7 +46,7 @@ class ImageIds(Sequence[str]):
         return map(self._text, self._bytes)
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and bool(self._search([key])[1][0])
+        return isinstance(key, str) and bool(self.find([key])[1][0])
 
     def __repr__(self) -> str:
         shown = ", ".join(map(repr, self[:3]))
@@ -68,7 +68,7 @@ class ImageIds(Sequence[str]):
         UnknownIdError
             With the first unknown id and those most like it.
         """
-        rows, known = self._search(keys)
+        rows, known = self.find(keys)
         if not known.all():
             key = str(keys[int(np.argmin(known))])
             close = self.similar(key)
@@ -91,8 +91,8 @@ class ImageIds(Sequence[str]):
         close += [text for text in difflib.get_close_matches(key, map(self._text, near), most) if text not in close]
         return close[:most]
 
-    def _search(self, keys: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Rows, and whether the id is there at all."""
+    def find(self, keys: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return rows of ids, and whether each id is there at all (its row means nothing if it is not)."""
         encoded = [str(key).encode(errors="surrogatepass") for key in keys]
         wanted = np.array(encoded, dtype=f"S{self._width}")
         places = np.searchsorted(self._sorted, wanted)

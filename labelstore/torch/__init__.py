@@ -1,15 +1,29 @@
 """The training side, for PyTorch: boxes of random crops, soft labels on any device, data sets that yield them.
 
-`follow` wraps the transforms that you have, so that each image comes with the box of its crop.
+`SoftLabelDataset` wraps a data set and the transform that you have; `follow` is the part of it that keeps track of the crop's
+box. `pool` makes soft labels and token labels where the model is.
 """
 
 from labelstore.torch.augment import without_geometry
+from labelstore.torch.classes import match_classes
+from labelstore.torch.dataset import SoftLabelDataset
 from labelstore.torch.follow import FollowedTransform, follow
+from labelstore.torch.images import load_upright
+from labelstore.torch.pooling import pool, pool_logits
 from labelstore.torch.region import CropBox
+from labelstore.torch.sparse import SparseLabels, soft_cross_entropy, sparsify
 
 __all__ = [
     "CropBox",
     "FollowedTransform",
+    "SoftLabelDataset",
+    "SparseLabels",
     "follow",
+    "load_upright",
+    "match_classes",
+    "pool",
+    "pool_logits",
+    "soft_cross_entropy",
+    "sparsify",
     "without_geometry",
 ]

@@ -1,0 +1,201 @@
+"""A data set of images and the soft labels of their random crops, over a data set that you have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from labelstore.errors import OptionError, PendingRowError, UnknownIdError
+from labelstore.reader import LabelMapReader
+from labelstore.schema import NO_CLASS, Status
+from labelstore.torch.classes import ClassMap, match_classes
+from labelstore.torch.follow import follow
+from labelstore.torch.images import DatasetImages, Ids, check_crc32, check_orientation
+from labelstore.torch.pooling import pool
+
+YIELDS = ("labels", "maps")
+MISSING = ("raise", "target")
+_ABSENT = -1
+_CERTAIN = 1e6
+"""A logit that makes a label one-hot at any temperature that anybody would use."""
+
+
+class SoftLabelDataset(Dataset[Any]):
+    """Images, transformed, and the soft labels of the crops that the transform has made.
+
+    Ids, classes and rows are looked up and checked once, here. A DataLoader that asks for a batch at a time (as PyTorch's does)
+    reads and pools once a batch. Can be pickled (spawned workers) and forked.
+
+    Parameters
+    ----------
+    dataset
+        Of (image, target), the images as they are: torchvision's ImageFolder without a transform, a Subset of it, or any other
+        map-style data set with ``ids``.
+    reader
+        The store. Its class order need not be the data set's: see ``class_map``.
+    transform
+        What you would give to the data set: anything that `labelstore.torch.follow` can follow, or what it has returned.
+    ids
+        The store's image id of each item, a sequence or a function of the index. By default the path below the folder's root.
+    yields
+        ``labels``: (image, soft label float32 ``[D]``). ``maps``: (image, map), to pool where the model is: a dict of
+        ``classes``, ``scores``, ``score_range`` (`LabelMapReader.read_packed`; 3.4 kB for 15x15) and ``box`` float64 ``[4]``,
+        which collates and goes as it is into `labelstore.torch.pool`.
+    class_map
+        Which class of the store is which of the data set: see `match_classes`. By default they must be the same.
+    missing
+        What becomes of images without a map (no row, failed, pending): ``raise``, here and now, or ``target``: their label is
+        the one-hot target.
+    check_images
+        Whether each image's file must be the one that its map was made from (``image_crc32``), looked at when it is read.
+    grid
+        ``(gh, gw)``: token labels float32 ``[gh, gw, D]`` in place of one label. With ``yields="labels"``.
+    temperature
+        Of the softmax. With ``yields="labels"``.
+    with_target
+        Whether the data set's target follows as a third element.
+
+    Raises
+    ------
+    ImagesError, OptionError
+        A data set or a setting that cannot be used.
+    ClassMatchError
+        Classes that are not the same, and nothing said about it.
+    TransformError
+        A transform through which the crop's box cannot be followed.
+    UnknownIdError, FailedRowError, PendingRowError
+        Images without a map, with ``missing="raise"``.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        reader: LabelMapReader,
+        transform: Callable[[Any], Any] | None = None,
+        *,
+        ids: Ids | None = None,
+        yields: str = "labels",
+        class_map: ClassMap | None = None,
+        missing: str = "raise",
+        check_images: bool = False,
+        grid: tuple[int, int] | None = None,
+        temperature: float = 1.0,
+        with_target: bool = False,
+    ) -> None:
+        for name, value, choices in (("yields", yields, YIELDS), ("missing", missing, MISSING)):
+            if value not in choices:
+                raise OptionError(f"{name}: expected {' or '.join(map(repr, choices))}, got {value!r}")
+        if yields == "maps" and (grid is not None or temperature != 1.0):
+            raise OptionError("grid and temperature go with yields='labels'; for maps give them to labelstore.torch.pool")
+        self.dataset, self.reader = dataset, reader
+        self._transform = follow(transform) if transform is not None else None
+        self._images = DatasetImages(dataset, ids)
+        check_orientation(self._images.loader, reader.info.exif)
+        self.class_map = match_classes(reader.info, self._images.classes, class_map, repr(reader))
+        """int64 ``[D]``: the store's class of each of the data set's; None where they are the same."""
+        self._rows = find_rows(reader, self._images.ids, missing)
+        self._yields, self._grid, self._temperature = yields, grid, temperature
+        self._check_images, self._with_target = check_images, with_target
+        if check_images and len(self):
+            self._images.path(0)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Any, ...]]:
+        """Return a batch of items; what a DataLoader calls."""
+        images, boxes, targets = [], [], []
+        for index in indices:
+            image, target = self.dataset[index]
+            if self._check_images and self._rows[index] != _ABSENT:
+                check_crc32(self.reader, int(self._rows[index]), self._images.ids[index], self._images.path(index))
+            image, box = self._transform(image) if self._transform is not None else (image, _WHOLE)
+            images.append(image)
+            boxes.append(box)
+            targets.append(target)
+        labels = self._labels(self._rows[np.asarray(indices, np.int64)], torch.stack(boxes), targets)
+        rest = ((target,) for target in targets) if self._with_target else ((),) * len(targets)
+        return [(image, label, *more) for image, label, more in zip(images, labels, rest, strict=True)]
+
+    def _labels(self, rows: NDArray[np.int64], boxes: Tensor, targets: Sequence[Any]) -> list[Any]:
+        there = rows != _ABSENT
+        kept = np.flatnonzero(there)
+        if self._yields == "maps":
+            packed = {name: torch.from_numpy(part) for name, part in self.reader.read_packed(rows[kept]).items()}
+            maps: list[Any] = [None] * len(rows)
+            for place, at in enumerate(kept.tolist()):
+                maps[at] = {name: part[place] for name, part in packed.items()} | {"box": boxes[at]}
+            for at in np.flatnonzero(~there).tolist():
+                maps[at] = self._one_hot_map(self._target(targets[at])) | {"box": _WHOLE}
+            return maps
+        soft = self._pool(rows[kept], boxes[torch.from_numpy(kept)])
+        if there.all():
+            return list(soft)
+        found = soft.new_zeros(len(rows), *soft.shape[1:])
+        found[torch.from_numpy(there)] = soft
+        for at in np.flatnonzero(~there).tolist():
+            found[at, ..., self._target(targets[at])] = 1.0
+        return list(found)
+
+    def _pool(self, rows: NDArray[np.int64], boxes: Tensor) -> Tensor:
+        if self._grid is None:
+            return torch.from_numpy(self.reader.pool(rows, boxes.numpy(), self._temperature, self.class_map))
+        maps = {name: torch.from_numpy(part) for name, part in self.reader.read_packed(rows).items()}
+        columns = None if self.class_map is None else torch.from_numpy(self.class_map)
+        return pool(maps, boxes, self.reader.num_classes, grid=self._grid, temperature=self._temperature, class_map=columns)
+
+    def _target(self, target: Any) -> int:
+        classes = self.reader.num_classes if self.class_map is None else len(self.class_map)
+        if not 0 <= int(target) < classes:
+            raise OptionError(f"missing='target': expected targets in 0..{classes - 1}, the data set gave {target}")
+        return int(target)
+
+    def _one_hot_map(self, target: int) -> dict[str, Tensor]:
+        """A packed map that pools to the one-hot label of a target, whatever the box."""
+        shape = (self.reader.top_k, *self.reader.map_size)
+        classes = np.full(shape, NO_CLASS, np.uint16)
+        classes[0] = target if self.class_map is None else self.class_map[target]
+        return {
+            "classes": torch.from_numpy(classes),
+            "scores": torch.zeros(shape, dtype=torch.uint8),
+            "score_range": torch.tensor([_CERTAIN, 0.0]),
+        }
+
+
+def find_rows(reader: LabelMapReader, ids: Sequence[str], missing: str) -> NDArray[np.int64]:
+    """Return the rows of image ids; -1 for those without a map, if ``missing`` is ``target``.
+
+    Raises
+    ------
+    UnknownIdError, FailedRowError, PendingRowError
+        With ``missing="raise"``: how many, and why the first has none.
+    """
+    rows, known = reader.ids.find(ids)
+    rows = np.where(known, rows, _ABSENT)
+    rows[known] = np.where(reader.status(rows[known]) == Status.DONE, rows[known], _ABSENT)
+    absent = np.flatnonzero(rows == _ABSENT)
+    if not len(absent) or missing == "target":
+        return rows
+    advice = (
+        f"{len(absent)} of {len(ids)} images have no label map; missing='target' gives them their one-hot target. The first: "
+    )
+    first = ids[absent[0]]
+    try:
+        reader.read([first])
+    except (KeyError, OSError) as error:
+        if isinstance(error, UnknownIdError):
+            raise UnknownIdError(advice + str(error)) from error
+        raise type(error)(advice + str(error)) from error
+    raise PendingRowError(f"{advice}{first!r} has been made just now")
+
+
+_WHOLE = torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=torch.float64)
