@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 DEMO ?= demo
 MAPS ?=
 
-.PHONY: help demo test lint types test-slow test-gpu bench clean
+.PHONY: help demo test lint types test-slow test-gpu examples bench clean
 
 help:
 	@echo "make demo       annotate sample photographs with a real ImageNet model, and look at one"
 	@echo "make test       lint, types and all tests"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make test-gpu   the tests that need a CUDA device"
+	@echo "make examples   train on the sample photographs: PyTorch (fork, spawn), Lightning, timm, JAX"
 	@echo "make bench      the benchmarks (MAPS=FILE.npz: label maps to size stores with)"
 	@echo "make clean      remove environment, demo and build output"
 
@@ -29,6 +30,10 @@ $(VENV)/.demo: $(VENV)/.created setup.cfg pyproject.toml
 
 $(VENV)/.test: $(VENV)/.demo
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@
+
+$(VENV)/.examples: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --editable '.[lightning,jax]'
 	@touch $@
 
 demo: $(VENV)/.demo
@@ -55,6 +60,15 @@ test-slow: $(VENV)/.test
 
 test-gpu: $(VENV)/.test
 	$(BIN)/python -m pytest -m gpu
+
+examples: $(VENV)/.examples
+	@mkdir -p $(DEMO)
+	cd $(DEMO) && $(abspath $(BIN))/labelstore annotate
+	cd $(DEMO) && $(abspath $(BIN))/python $(abspath examples/train.py) --start fork
+	cd $(DEMO) && $(abspath $(BIN))/python $(abspath examples/train.py) --start spawn
+	cd $(DEMO) && $(abspath $(BIN))/python $(abspath examples/train_lightning.py)
+	cd $(DEMO) && $(abspath $(BIN))/python $(abspath examples/train_timm.py)
+	cd $(DEMO) && $(abspath $(BIN))/python $(abspath examples/train_jax.py)
 
 bench: $(VENV)/.test
 	@mkdir -p bench-out

@@ -1,52 +1,43 @@
-"""A plain PyTorch loop on soft labels: a few steps on the sample store.
+"""A plain PyTorch loop on soft labels: a few steps on the sample store. Lines that labelstore adds are marked with (+).
 
-labelstore annotate && python examples/train.py [STORE] [IMAGES]
+labelstore annotate && python examples/train.py [STORE] [IMAGES] [--start spawn]
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import torch
 import torchvision
-from PIL import Image
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import RandomResizedCrop
-from torchvision.transforms.functional import resized_crop, to_tensor
+from photos import Photos
+from torch.utils.data import DataLoader
+from torchvision.transforms import v2
 
 from labelstore import LabelMapReader
+from labelstore.torch import SoftLabelDataset
+
+TRANSFORM = v2.Compose(
+    [v2.RandomResizedCrop(96), v2.RandomHorizontalFlip(), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
+)
 
 
-class SoftCrops(Dataset[tuple[Tensor, Tensor]]):
-    """Random crops and their soft labels."""
-
-    def __init__(self, root: Path, reader: LabelMapReader) -> None:
-        self.root, self.reader = root, reader
-
-    def __len__(self) -> int:
-        return len(self.reader)
-
-    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
-        image = Image.open(self.root / self.reader.ids[row]).convert("RGB")
-        top, left, height, width = RandomResizedCrop.get_params(image, scale=[0.08, 1.0], ratio=[3 / 4, 4 / 3])
-        x, y = image.width, image.height
-        soft = self.reader.pool([row], [(left / x, top / y, (left + width) / x, (top + height) / y)])[0]
-        return to_tensor(resized_crop(image, top, left, height, width, [96, 96])), torch.from_numpy(soft)
-
-
-def train(store: str, images: Path, epochs: int = 3) -> list[float]:
-    """Return the loss of each epoch."""
+def train(store: str, images: Path, start: str = "fork", epochs: int = 3) -> list[float]:
+    """Return the loss of each epoch; ``start`` is how the loader's workers come to life."""
     torch.manual_seed(0)
-    reader = LabelMapReader(store)
-    loader = DataLoader(SoftCrops(images, reader), batch_size=8, num_workers=2, shuffle=True)
+    photos = Photos(images)
+    reader = LabelMapReader(store)  # (+)
+    data = SoftLabelDataset(photos, reader, TRANSFORM, ids=photos.ids, class_map="same")  # (+)
+    print("the first:", reader.class_names[data[0][1].argmax()])  # the parent may read before its workers start
+    loader = DataLoader(data, batch_size=6, shuffle=True, num_workers=2, multiprocessing_context=start, drop_last=True)
+    cutmix = v2.CutMix(num_classes=reader.num_classes)  # takes soft labels as they are
     model = torchvision.models.mobilenet_v3_small(num_classes=reader.num_classes)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
     losses = []
     for epoch in range(epochs):
-        for batch, soft in loader:
-            loss = torch.nn.functional.cross_entropy(model(batch), soft)
+        for batch in loader:
+            inputs, soft = cutmix(*batch)
+            loss = torch.nn.functional.cross_entropy(model(inputs), soft)  # (+) the labels are float [B, C]
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -56,5 +47,9 @@ def train(store: str, images: Path, epochs: int = 3) -> list[float]:
 
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:] + ["labels.zarr", "labelstore-samples"][len(sys.argv) - 1 :]
-    train(arguments[0], Path(arguments[1]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("store", nargs="?", default="labels.zarr")
+    parser.add_argument("images", nargs="?", type=Path, default=Path("labelstore-samples"))
+    parser.add_argument("--start", choices=["fork", "spawn"], default="fork")
+    given = parser.parse_args()
+    train(given.store, given.images, given.start)
