@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,8 @@ from numpy.typing import NDArray
 from labelstore.encodings import committed_arrays, find_encoding
 from labelstore.errors import DamagedError, FailedRowError, PendingRowError
 from labelstore.ids import ImageIds
-from labelstore.schema import ArraySpec, Status, StoreInfo, index_arrays
-from labelstore.storage import DamagedRowError, Source
+from labelstore.schema import Status, StoreInfo, index_arrays
+from labelstore.storage import DamagedRowError, Source, UsePart
 from labelstore.threads import usual_threads
 
 
@@ -57,12 +56,27 @@ class RowFetcher:
         """
         if len(rows) == 1:
             return {name: part[np.newaxis] for name, part in self.map(int(rows[0])).items()}
+        parts: dict[int, dict[str, NDArray[Any]]] = {}
+        self.each_part(rows, lambda part, found: parts.update({part.start: found}))
+        if len(parts) == 1:
+            return parts[0]
+        ordered = [parts[start] for start in sorted(parts)]
+        return {spec.name: np.concatenate([found[spec.name] for found in ordered]) for spec in self._maps}
+
+    def each_part(self, rows: NDArray[np.int64], use: UsePart) -> None:
+        """Hand the encoding's arrays to ``use`` in parts, each in the thread that has decoded it; else as `maps`."""
         self._require_done(rows)
-        found = self._read(self._maps, rows)
-        problem = self.encoding.check(found, self.info)
-        if problem is not None:
-            raise DamagedError(f"{self.where}: {self._row_name(int(rows[problem[0]]))}: {problem[1]}")
-        return found
+
+        def check(part: slice, found: dict[str, NDArray[Any]]) -> None:
+            problem = self.encoding.check(found, self.info)
+            if problem is not None:
+                raise DamagedError(f"{self.where}: {self._row_name(int(rows[part][problem[0]]))}: {problem[1]}")
+            use(part, found)
+
+        try:
+            self._source.each_part(self._maps, rows, self._threads or usual_threads(), check)
+        except DamagedRowError as damage:
+            raise self._damaged(damage) from damage
 
     def map(self, row: int) -> dict[str, NDArray[Any]]:
         """Return the encoding's arrays of one row, without the batch axis; else as `maps`."""
@@ -92,7 +106,12 @@ class RowFetcher:
         uncommitted = [shard for shard in shards.tolist() if not self._source.is_committed(shard)]
         if uncommitted:
             raise PendingRowError(self._pending(int(rows[np.argmax(rows // self.info.shard_size == uncommitted[0])])))
-        return self._read([self._specs[name]], rows)[name]
+        found: list[NDArray[Any]] = []
+        try:
+            self._source.each_part([self._specs[name]], rows, 1, lambda _, arrays: found.append(arrays[name]))
+        except DamagedRowError as damage:
+            raise self._damaged(damage) from damage
+        return found[0]
 
     def error(self, row: int) -> str:
         """Return why a committed row failed; empty if it did not."""
@@ -114,12 +133,6 @@ class RowFetcher:
 
     def _row_name(self, row: int) -> str:
         return f"row {row} ({self.ids[row]!r})"
-
-    def _read(self, specs: Sequence[ArraySpec], rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        try:
-            return self._source.rows(specs, rows, self._threads or usual_threads())
-        except DamagedRowError as damage:
-            raise self._damaged(damage) from damage
 
     def _damaged(self, damage: DamagedRowError) -> DamagedError:
         """Give damage the image's name."""

@@ -199,11 +199,14 @@ class LabelMapReader:
         heat, columns = check_temperature(temperature), check_class_map(class_map, self.num_classes)
         rows = self._find(keys)
         checked = check_boxes(boxes, len(rows))
-        maps = self._rows.maps(rows)
-        if self._compiled is None or columns is not None:
-            return pool_maps(self._rows.encoding, maps, checked, self.info, heat, columns)
+        compiled = self._compiled
+        if compiled is None or columns is not None:
+            return pool_maps(self._rows.encoding, self._rows.maps(rows), checked, self.info, heat, columns)
         soft = np.empty((len(rows), self.num_classes), np.float32)
-        self._compiled(maps, checked, self.info, float(heat), soft)
+        if len(rows) == 1:
+            compiled(self._rows.maps(rows), checked, self.info, float(heat), soft)
+        else:
+            self._rows.each_part(rows, lambda part, maps: compiled(maps, checked[part], self.info, float(heat), soft[part]))
         return soft
 
     def status(self, keys: Keys | None = None) -> NDArray[np.uint8]:

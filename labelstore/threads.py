@@ -1,13 +1,17 @@
-"""How many threads a read may use."""
+"""How many threads a read may use, and work done by threads that are gone when it is done."""
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
+from collections.abc import Callable
 
 from labelstore.errors import OptionError
 
 _MOST = 4
+_WORTH_A_THREAD = 64
+"""Rows below which a thread costs more than it saves (about 0.1 ms against 10 microseconds a row)."""
 
 
 def usual_threads() -> int:
@@ -29,3 +33,27 @@ def check_threads(threads: int | None) -> int | None:
     if threads is None or (isinstance(threads, int) and not isinstance(threads, bool) and threads >= 1):
         return threads
     raise OptionError(f"threads: expected a whole number of at least 1, got {threads!r}")
+
+
+def in_parts(work: Callable[[slice], None], count: int, threads: int) -> None:
+    """Call ``work`` with the parts of ``range(count)``, each in a thread of its own, the first in this one.
+
+    An error of any of them is raised here, once all are done.
+    """
+    parts = max(min(threads, count // _WORTH_A_THREAD), 1)
+    errors: list[BaseException] = []
+
+    def run(part: int) -> None:
+        try:
+            work(slice(count * part // parts, count * (part + 1) // parts))
+        except BaseException as error:  # raised again in the caller's thread
+            errors.append(error)
+
+    helpers = [threading.Thread(target=run, args=(part,), daemon=True) for part in range(1, parts)]
+    for helper in helpers:
+        helper.start()
+    run(0)
+    for helper in helpers:
+        helper.join()
+    if errors:
+        raise errors[0]

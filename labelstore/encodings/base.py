@@ -39,10 +39,7 @@ class Encoding(Protocol):
         ...
 
     def pool(self, arrays: Arrays, boxes: NDArray[np.float64], info: StoreInfo) -> NDArray[np.float32]:
-        """Return the pooled logits ``[B, C]`` of checked arrays and checked boxes; absent classes are at 0.
-
-        They are this thread's scratch: use them before the next call.
-        """
+        """Return the pooled logits ``[B, C]`` of checked arrays and checked boxes; absent classes are at 0."""
         ...
 
     def compiled(self) -> SoftLabels | None:

@@ -46,7 +46,7 @@ class TopK:
     def check(self, arrays: Arrays, info: StoreInfo) -> tuple[int, str] | None:
         """Find classes out of range, locations without any class, levels above 255 and ranges that are not finite."""
         classes, gaps = arrays["classes"], arrays["scores"]
-        if classes.size and classes.max() >= info.num_classes:
+        if classes.size and _largest(classes) >= info.num_classes:
             problem = _class_problem(classes, info.num_classes)
             if problem is not None:
                 return problem
@@ -75,20 +75,20 @@ class TopK:
         classes, shape = arrays["classes"], arrays["classes"].shape
         top, step = (arrays["score_range"][:, i, None, None] for i in (0, 1))
         wy, wx = box_weights(boxes, info.map_size)
-        weights = np.multiply(wy[:, :, None], wx[:, None, :], dtype=np.float32)
-        values = scratch("values", shape, np.float32)
+        weights = wy[:, :, None] * wx[:, None, :]
+        values = scratch("values", shape, np.float64)
         np.multiply(_levels(arrays["scores"]), (weights * step)[:, None], out=values)
         np.subtract((weights * top)[:, None], values, out=values)
         count, stride = shape[0], info.num_classes
-        if classes.size and classes.max() >= stride:  # one column more collects the entries that hold no class
+        if classes.size and _largest(classes) >= stride:  # one column more collects the entries that hold no class
             stride += 1
             classes = np.minimum(classes, info.num_classes)
         places = scratch("places", shape, np.intp)
         np.add(classes, (np.arange(count) * stride)[:, None, None, None], out=places)
-        logits = scratch("logits", (count * stride,), np.float32)
+        logits = scratch("logits", (count * stride,), np.float64)
         logits.fill(0)
         np.add.at(logits, places.ravel(), values.ravel())
-        return logits.reshape(count, stride)[:, : info.num_classes]
+        return logits.reshape(count, stride)[:, : info.num_classes].astype(np.float32)
 
     def compiled(self) -> SoftLabels | None:
         """Return `topk_compiled`'s."""
@@ -123,9 +123,14 @@ def _levels(gaps: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _overflow(gaps: NDArray[np.uint8]) -> bool:
     """Whether a sum along K passes 255."""
     if gaps.ndim == 3:
-        return bool(np.add.reduce(gaps, 0, np.uint32).max() > LEVELS)
+        return _largest(np.add.reduce(gaps, 0, np.uint32)) > LEVELS
     levels, ranks = _by_rank(_levels(gaps)), _by_rank(gaps)
     return bool((levels < ranks).any())  # a sum of bytes that has passed 255 is smaller than what was added last
+
+
+def _largest(array: NDArray[Any]) -> int:
+    """The largest of whole numbers; a third of the time that `numpy.max` takes for a single map."""
+    return int(array.item(array.argmax()))
 
 
 def _class_problem(classes: NDArray[np.uint16], num_classes: int) -> tuple[int, str] | None:

@@ -1,7 +1,17 @@
 """How the bytes of a store are found and checked. `open_source` is the way in."""
 
-from labelstore.storage.base import DamagedRowError, Source
+from labelstore.storage.base import DamagedRowError, Source, UsePart
 from labelstore.storage.cached import CachedSource
 from labelstore.storage.open import is_blank, local_path, open_source, parse_group, store_arrays
 
-__all__ = ["CachedSource", "DamagedRowError", "Source", "is_blank", "local_path", "open_source", "parse_group", "store_arrays"]
+__all__ = [
+    "CachedSource",
+    "DamagedRowError",
+    "Source",
+    "UsePart",
+    "is_blank",
+    "local_path",
+    "open_source",
+    "parse_group",
+    "store_arrays",
+]

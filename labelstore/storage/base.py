@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.schema import ArraySpec
+
+UsePart = Callable[[slice, dict[str, NDArray[Any]]], None]
 
 
 class Source(Protocol):
@@ -40,10 +42,11 @@ class Source(Protocol):
         """Return what one row is known to hold: `status` of it, or pending where that would have to be read first."""
         ...
 
-    def rows(self, specs: Sequence[ArraySpec], rows: NDArray[np.int64], threads: int) -> dict[str, NDArray[Any]]:
-        """Return rows of arrays, ``[B, *row_shape]`` each, out of shards that `status` has found committed.
+    def each_part(self, specs: Sequence[ArraySpec], rows: NDArray[np.int64], threads: int, use: UsePart) -> None:
+        """Read rows of arrays, ``[b, *row_shape]``, in parts, out of shards that `status` has found committed.
 
-        ``threads`` is how many may decode at once; none is left when this returns.
+        Each part is handed to ``use``, with its place among the rows, by the thread that has decoded it; so many threads at
+        once. None is left when this returns.
 
         Raises
         ------
@@ -53,7 +56,7 @@ class Source(Protocol):
         ...
 
     def row(self, specs: Sequence[ArraySpec], row: int) -> dict[str, NDArray[Any]]:
-        """Return one row of arrays, ``[*row_shape]`` each; else as `rows`."""
+        """Return one row of arrays, ``[*row_shape]`` each; else as `each_part`."""
         ...
 
     def index_array(self, spec: ArraySpec) -> NDArray[Any]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from labelstore.errors import CacheError, OptionError
 from labelstore.schema import ArraySpec, StoreInfo
-from labelstore.storage.base import Source
+from labelstore.storage.base import Source, UsePart
 from labelstore.storage.chunks import CRC32C_RESIDUE
 
 _HEAD = np.dtype([("row", "<i8"), ("seal", "<u4")])
@@ -69,27 +69,28 @@ class CachedSource:
         if hasattr(self, "_fd"):
             os.close(self._fd)
 
-    def rows(self, specs: Sequence[ArraySpec], rows: NDArray[np.int64], threads: int) -> dict[str, NDArray[Any]]:
-        """See `labelstore.storage.base.Source.rows`."""
+    def each_part(self, specs: Sequence[ArraySpec], rows: NDArray[np.int64], threads: int, use: UsePart) -> None:
+        """See `labelstore.storage.base.Source.each_part`; one part of what the file holds."""
         if tuple(specs) != self._specs:
-            return self._source.rows(specs, rows, threads)
-        records = map(os.pread, [self._fd] * len(rows), [self._size] * len(rows), (rows * self._size).tolist())
-        frames = [record if len(record) == self._size else bytes(self._size) for record in records]
-        table = np.frombuffer(bytearray().join(frames), np.uint8).reshape(len(rows), self._size)
-        good = np.fromiter(map(google_crc32c.value, frames), np.uint32, len(rows)) == CRC32C_RESIDUE
-        heads = table[:, : _HEAD.itemsize].copy().view(_HEAD)[:, 0]
-        good &= (heads["row"] == rows) & (heads["seal"] == self._source.seals(rows // self._info.shard_size))
-        found = self._unpack(table)
-        if not good.all():
-            fresh = self._source.rows(specs, rows[~good], threads)
-            for name, values in fresh.items():
-                found[name][~good] = values
-            self._keep(rows[~good], fresh)
-        return found
+            self._source.each_part(specs, rows, threads, use)
+            return
+        found, absent = self._gather(rows)
+        missing = np.flatnonzero(absent)
+        if len(missing):
+
+            def fill(part: slice, fresh: dict[str, NDArray[Any]]) -> None:
+                for name, values in fresh.items():
+                    found[name][missing[part]] = values
+                self._keep(rows[missing[part]], fresh)
+
+            self._source.each_part(specs, rows[missing], threads, fill)
+        use(slice(0, len(rows)), found)
 
     def row(self, specs: Sequence[ArraySpec], row: int) -> dict[str, NDArray[Any]]:
         """See `labelstore.storage.base.Source.row`."""
-        return {name: values[0] for name, values in self.rows(specs, np.array([row]), 1).items()}
+        found: dict[str, NDArray[Any]] = {}
+        self.each_part(specs, np.array([row]), 1, lambda _, rows: found.update(rows))
+        return {name: values[0] for name, values in found.items()}
 
     def is_committed(self, shard: int) -> bool:
         """See `labelstore.storage.base.Source.is_committed`."""
@@ -118,6 +119,16 @@ class CachedSource:
     def file_key(self, spec: ArraySpec, shard: int) -> str:
         """See `labelstore.storage.base.Source.file_key`."""
         return self._source.file_key(spec, shard)
+
+    def _gather(self, rows: NDArray[np.int64]) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_]]:
+        """Return what the file holds of rows, and which of them it does not hold."""
+        records = map(os.pread, [self._fd] * len(rows), [self._size] * len(rows), (rows * self._size).tolist())
+        frames = [record if len(record) == self._size else bytes(self._size) for record in records]
+        table = np.frombuffer(bytearray().join(frames), np.uint8).reshape(len(rows), self._size)
+        good = np.fromiter(map(google_crc32c.value, frames), np.uint32, len(rows)) == CRC32C_RESIDUE
+        heads = table[:, : _HEAD.itemsize].copy().view(_HEAD)[:, 0]
+        good &= (heads["row"] == rows) & (heads["seal"] == self._source.seals(rows // self._info.shard_size))
+        return self._unpack(table), ~good
 
     def _unpack(self, table: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         found, start = {}, _HEAD.itemsize

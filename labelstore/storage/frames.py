@@ -1,23 +1,17 @@
-"""zstd frames that must carry a checksum and hold a known number of bytes: one, or whole batches in one go."""
+"""zstd frames that must carry a checksum and hold a known number of bytes: one, or a whole batch in one go."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import TypeVar
 
 import zstandard
-
-T = TypeVar("T")
 
 FrameError = zstandard.ZstdError
 _MAGIC = bytes.fromhex("28b52ffd")
 _CHECKSUM, _SINGLE_SEGMENT = 0x04, 0x20
 _FRAME_EXTRA = 64
-_WORTH_A_THREAD = 64
-"""Frames below which a thread costs more than it saves (about 0.1 ms against 5 microseconds a frame)."""
-
 _JOIN = bytearray().join
 
 
@@ -42,7 +36,7 @@ def decode_frame(data: bytes, size: int) -> bytes:
     FrameError
         It has no checksum, or does not decode to ``size`` bytes with that checksum.
     """
-    if not data.startswith(_usual_header(size)):
+    if not data.startswith(usual_header(size)):
         header = zstandard.get_frame_parameters(data)
         if not header.has_checksum or header.content_size != size:
             raise FrameError(f"expected a frame of {size} bytes with a checksum, found {header.content_size}")
@@ -52,61 +46,30 @@ def decode_frame(data: bytes, size: int) -> bytes:
     return decoded
 
 
-def decode_frames(batches: Sequence[tuple[Sequence[bytes], int]], threads: int = 1) -> list[bytearray]:
-    """Decode batches of frames, each batch to one string of bytes (one that NumPy may write to).
+def decode_usual(data: bytes) -> bytes:
+    """Decode a frame that starts with the `usual_header` of its size: it has a checksum, and no other size to it."""
+    return _local.decompressor.decompress(data)
 
-    Parameters
-    ----------
-    batches
-        Frames, and the bytes that each of them holds.
-    threads
-        How many may decode at once; those that help are gone when this returns.
+
+def decode_frames(frames: Sequence[bytes], size: int) -> bytearray:
+    """Decode frames of ``size`` bytes each to one string of bytes (one that NumPy may write to).
+
+    One call decodes them all, in which the interpreter is free for other threads.
 
     Raises
     ------
     FrameError
         Any of them is damaged; `decode_frame` tells which.
     """
-    for frames, size in batches:
-        usual = _usual_header(size)
-        if {frame[: len(usual)] for frame in frames} - {usual}:
-            return [_JOIN([decode_frame(frame, size) for frame in frames]) for frames, size in batches]
-    most = max((len(frames) for frames, _ in batches), default=0)
-    threads = max(min(threads, most // _WORTH_A_THREAD), 1)
-    if threads == 1:
-        return [_JOIN(map(_local.decompressor.decompress, frames)) for frames, _ in batches]
-    parts = _in_threads(lambda part: [_decode_part(*batch, part, threads) for batch in batches], threads)
-    return [_JOIN(pieces) for pieces in zip(*parts, strict=True)]
-
-
-def _decode_part(frames: Sequence[bytes], size: int, part: int, parts: int) -> bytes:
-    """Decode one of so many parts in one call, in which the interpreter is free for other threads."""
-    mine: list[bytes | bytearray | memoryview] = list(frames[len(frames) * part // parts : len(frames) * (part + 1) // parts])
-    sizes = size.to_bytes(8, "little") * len(mine)
-    decoded = _local.decompressor.multi_decompress_to_buffer(mine, decompressed_sizes=sizes, threads=1)
-    return b"".join([decoded[place].tobytes() for place in range(len(mine))])
-
-
-def _in_threads(work: Callable[[int], T], count: int) -> list[T]:
-    """Return ``work(0), ..., work(count - 1)``, each from a thread of its own, the first from this one."""
-    results: dict[int, T] = {}
-    errors: list[BaseException] = []
-
-    def run(part: int) -> None:
-        try:
-            results[part] = work(part)
-        except BaseException as error:  # raised again in the caller's thread
-            errors.append(error)
-
-    helpers = [threading.Thread(target=run, args=(part,), daemon=True) for part in range(1, count)]
-    for helper in helpers:
-        helper.start()
-    run(0)
-    for helper in helpers:
-        helper.join()
-    if errors:
-        raise errors[0]
-    return [results[part] for part in range(count)]
+    usual = usual_header(size)
+    if {frame[: len(usual)] for frame in frames} - {usual}:
+        return _JOIN([decode_frame(frame, size) for frame in frames])
+    given: list[bytes | bytearray | memoryview] = list(frames)
+    if not given:
+        return bytearray()
+    sizes = size.to_bytes(8, "little") * len(given)
+    decoded = _local.decompressor.multi_decompress_to_buffer(given, decompressed_sizes=sizes, threads=1)
+    return _JOIN([decoded[place].tobytes() for place in range(len(given))])
 
 
 def largest_frame(size: int) -> int:
@@ -115,7 +78,7 @@ def largest_frame(size: int) -> int:
 
 
 @lru_cache
-def _usual_header(size: int) -> bytes:
+def usual_header(size: int) -> bytes:
     """How a frame starts that was made in one call from ``size`` bytes, with a checksum (RFC 8878, 3.1.1.1)."""
     if size < 256:
         flag, field = 0, size.to_bytes(1, "little")

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from labelstore.errors import DamagedError
 from labelstore.schema import ArraySpec, StoreInfo
-from labelstore.storage.base import DamagedRowError
+from labelstore.storage.base import DamagedRowError, UsePart
 from labelstore.storage.chunks import DataFile, decode_chunk, read_chunk, read_index
-from labelstore.storage.frames import FrameError, decode_frame, decode_frames
+from labelstore.storage.frames import FrameError, decode_frame, decode_frames, decode_usual, usual_header
 from labelstore.storage.metadata import ArrayMeta, commits_spec
 from labelstore.storage.openfiles import Files, OpenFiles
 from labelstore.storage.table import RowTable
+from labelstore.threads import in_parts
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class _Chunks:
 
     place: int
     size: int
+    header: bytes
     dtype: np.dtype[Any]
     row_shape: tuple[int, ...]
     offsets: NDArray[np.unsignedinteger[Any]]
@@ -58,6 +60,7 @@ class LocalSource:
             spec.name: _Chunks(
                 place,
                 spec.row_bytes,
+                usual_header(spec.row_bytes),
                 spec.numpy_dtype,
                 spec.row_shape,
                 self._table.offsets[spec.name],
@@ -90,22 +93,21 @@ class LocalSource:
         """See `labelstore.storage.base.Source.row_status`."""
         return self._table.status.item(row)
 
-    def rows(self, specs: Sequence[ArraySpec], rows: NDArray[np.int64], threads: int) -> dict[str, NDArray[Any]]:
-        """See `labelstore.storage.base.Source.rows`."""
-        chunked = [self._chunks[spec.name] for spec in specs if spec.by_row]
-        frames = self._read_frames(chunked, rows)
-        try:
-            decoded = iter(decode_frames([(mine, chunks.size) for mine, chunks in zip(frames, chunked, strict=True)], threads))
-        except FrameError:
-            self._blame([spec for spec in specs if spec.by_row], frames, rows)
-            raise
-        found = {}
-        for spec in specs:
-            if spec.by_row:
-                found[spec.name] = np.frombuffer(next(decoded), spec.numpy_dtype).reshape(len(rows), *spec.row_shape)
-            else:
-                found[spec.name] = self._table.values[spec.name][rows] if spec.resident else self._from_disk(spec, rows)
-        return found
+    def each_part(self, specs: Sequence[ArraySpec], rows: NDArray[np.int64], threads: int, use: UsePart) -> None:
+        """See `labelstore.storage.base.Source.each_part`."""
+        frames = self._read_frames([self._chunks[spec.name] for spec in specs if spec.by_row], rows)
+
+        def work(part: slice) -> None:
+            found, unread = {}, iter(frames)
+            for spec in specs:
+                if spec.by_row:
+                    found[spec.name] = self._decode(spec, rows[part], next(unread)[part])
+                else:
+                    values = self._table.values[spec.name][rows[part]] if spec.resident else self._from_disk(spec, rows[part])
+                    found[spec.name] = values
+            use(part, found)
+
+        in_parts(work, len(rows), threads)
 
     def row(self, specs: Sequence[ArraySpec], row: int) -> dict[str, NDArray[Any]]:
         """See `labelstore.storage.base.Source.row`."""
@@ -119,9 +121,10 @@ class LocalSource:
                 continue
             data = os.pread(files[chunks.place].fd, chunks.lengths.item(row), chunks.offsets.item(row))
             try:
-                found[name] = np.ndarray(chunks.row_shape, chunks.dtype, bytearray(decode_frame(data, chunks.size)))
+                decoded = decode_usual(data) if data.startswith(chunks.header) else decode_frame(data, chunks.size)
             except FrameError as error:
                 raise self._damaged(spec, row, error) from error
+            found[name] = np.ndarray(chunks.row_shape, chunks.dtype, bytearray(decoded))
         return found
 
     def index_array(self, spec: ArraySpec) -> NDArray[Any]:
@@ -161,14 +164,17 @@ class LocalSource:
             found.append(frames)
         return found
 
-    def _blame(self, specs: Sequence[ArraySpec], frames: Sequence[Sequence[bytes]], rows: NDArray[np.int64]) -> None:
-        """Find the frame that does not decode."""
-        for spec, mine in zip(specs, frames, strict=True):
-            for row, frame in zip(rows.tolist(), mine, strict=True):
+    def _decode(self, spec: ArraySpec, rows: NDArray[np.int64], frames: Sequence[bytes]) -> NDArray[Any]:
+        try:
+            decoded = decode_frames(frames, spec.row_bytes)
+        except FrameError:
+            for row, frame in zip(rows.tolist(), frames, strict=True):
                 try:
                     decode_frame(frame, spec.row_bytes)
                 except FrameError as error:
                     raise self._damaged(spec, row, error) from error
+            raise
+        return np.frombuffer(decoded, spec.numpy_dtype).reshape(len(rows), *spec.row_shape)
 
     def _damaged(self, spec: ArraySpec, row: int, error: Exception) -> DamagedRowError:
         path = self._path(spec, row // self._info.shard_size)

@@ -39,6 +39,9 @@ class OpenFiles:
 
     def of(self, shard: int) -> Files:
         """Return one shard's files."""
+        files = self._open.get(shard)
+        if files is not None and len(self._open) < self._limit:  # nothing will be closed: the order of use does not matter
+            return files
         with self.lock():
             return self._get(shard)
 

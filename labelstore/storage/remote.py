@@ -14,7 +14,7 @@ from zarr.core.sync import sync
 
 from labelstore.errors import DamagedError, FormatError, MissingExtraError, StoreNotFoundError
 from labelstore.schema import ArraySpec, StoreInfo
-from labelstore.storage.base import DamagedRowError
+from labelstore.storage.base import DamagedRowError, UsePart
 from labelstore.storage.metadata import ArrayMeta, commits_spec
 from labelstore.storage.table import RowTable
 
@@ -72,13 +72,13 @@ class ZarrSource:
         """See `labelstore.storage.base.Source.row_status`."""
         return self._table.status.item(row)
 
-    def rows(self, specs: Sequence[ArraySpec], rows: NDArray[np.int64], threads: int) -> dict[str, NDArray[Any]]:
-        """See `labelstore.storage.base.Source.rows`; threads are Zarr's own."""
-        return {spec.name: self._rows_of(spec, rows) for spec in specs}
+    def each_part(self, specs: Sequence[ArraySpec], rows: NDArray[np.int64], threads: int, use: UsePart) -> None:
+        """See `labelstore.storage.base.Source.each_part`; one part, threads are Zarr's own."""
+        use(slice(0, len(rows)), {spec.name: self._rows_of(spec, rows) for spec in specs})
 
     def row(self, specs: Sequence[ArraySpec], row: int) -> dict[str, NDArray[Any]]:
         """See `labelstore.storage.base.Source.row`."""
-        return {name: rows[0] for name, rows in self.rows(specs, np.array([row]), 1).items()}
+        return {spec.name: self._rows_of(spec, np.array([row]))[0] for spec in specs}
 
     def index_array(self, spec: ArraySpec) -> NDArray[Any]:
         """See `labelstore.storage.base.Source.index_array`."""

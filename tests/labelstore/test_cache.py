@@ -44,12 +44,12 @@ def chunk_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     decoded: list[int] = []
     from labelstore.storage import local
 
-    plain_one, plain_many = local.decode_frame, local.decode_frames
-    monkeypatch.setattr(local, "decode_frame", lambda data, size: decoded.append(size) or plain_one(data, size))
+    plain_one, plain_many = local.decode_usual, local.decode_frames
+    monkeypatch.setattr(local, "decode_usual", lambda data: decoded.append(len(data)) or plain_one(data))
     monkeypatch.setattr(
         local,
         "decode_frames",
-        lambda batches, threads: decoded.extend(s for f, s in batches for _ in f) or plain_many(batches, threads),
+        lambda frames, size: decoded.extend([size] * len(frames)) or plain_many(frames, size),
     )
     return decoded
 

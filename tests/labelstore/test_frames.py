@@ -1,4 +1,4 @@
-"""zstd frames: decoded in batches and by threads as one by one; nothing passes without a checksum that holds."""
+"""zstd frames: decoded in batches as one by one; nothing passes without a checksum that holds."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import zstandard
 
-from labelstore.storage import frames as module
-from labelstore.storage.frames import FrameError, decode_frame, decode_frames
+from labelstore.storage.frames import FrameError, decode_frame, decode_frames, usual_header
 
 SIZES = (1, 255, 256, 2250, 65791, 65792, 70000)
 
@@ -24,30 +23,27 @@ def contents(size: int, count: int) -> list[bytes]:
 @pytest.mark.parametrize("size", SIZES)
 def test_our_frames_start_as_expected(size):
     data = contents(size, 1)[0]
-    assert compress(data).startswith(module._usual_header(size))
+    assert compress(data).startswith(usual_header(size))
     assert decode_frame(compress(data), size) == data
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize("count", [0, 1, 5, 64, 130])
-def test_batches_are_their_frames_one_after_the_other(threads, count, monkeypatch):
-    monkeypatch.setattr(module, "_WORTH_A_THREAD", 2)
-    batches = [(contents(size, count), size) for size in (2250, 1125)]
-    found = decode_frames([([compress(data) for data in mine], size) for mine, size in batches], threads)
-    assert [bytes(part) for part in found] == [b"".join(mine) for mine, _ in batches]
-    assert np.frombuffer(found[0], np.uint8).flags.writeable
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("count", [0, 1, 2, 13])
+def test_a_batch_is_its_frames_one_after_the_other(size, count):
+    mine = contents(size, count)
+    found = decode_frames([compress(data) for data in mine], size)
+    assert bytes(found) == b"".join(mine)
+    assert np.frombuffer(found, np.uint8).flags.writeable
 
 
-@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("place", [0, 7, 19])
-def test_one_damaged_frame_spoils_its_batch(threads, place, monkeypatch):
-    monkeypatch.setattr(module, "_WORTH_A_THREAD", 2)
+def test_one_damaged_frame_spoils_its_batch(place):
     made = [compress(data) for data in contents(500, 20)]
     broken = bytearray(made[place])
     broken[-1] ^= 1
     made[place] = bytes(broken)
     with pytest.raises(FrameError):
-        decode_frames([(made, 500)], threads)
+        decode_frames(made, 500)
 
 
 def test_frames_of_other_writers_are_read_if_they_say_size_and_checksum():
@@ -55,7 +51,7 @@ def test_frames_of_other_writers_are_read_if_they_say_size_and_checksum():
     writer = zstandard.ZstdCompressor(level=1, write_checksum=True).compressobj(size=500)
     streamed = writer.compress(data[0]) + writer.flush()
     mixed = [streamed, compress(data[1]), compress(data[2])]
-    assert bytes(decode_frames([(mixed, 500)], 2)[0]) == b"".join(data)
+    assert bytes(decode_frames(mixed, 500)) == b"".join(data)
 
 
 @pytest.mark.parametrize(
@@ -74,4 +70,4 @@ def test_other_frames_are_refused(frame):
     with pytest.raises(FrameError):
         decode_frame(frame, 500)
     with pytest.raises(FrameError):
-        decode_frames([([compress(b"y" * 500), frame], 500)])
+        decode_frames([compress(b"y" * 500), frame], 500)

@@ -68,8 +68,7 @@ def test_we_read_what_zarr_writes(tmp_path, spec):
     if spec.by_row:
         data = DataFile(str(file))
         frames = [data.read(offset, length) for offset, length in zip(*read_index(data, SHARD, spec.row_bytes), strict=True)]
-        (decoded,) = decode_frames([(frames, spec.row_bytes)])
-        found = np.frombuffer(decoded, spec.numpy_dtype).reshape(SHARD, *spec.row_shape)
+        found = np.frombuffer(decode_frames(frames, spec.row_bytes), spec.numpy_dtype).reshape(SHARD, *spec.row_shape)
     else:
         found = read_chunk(str(file), spec, SHARD)
     np.testing.assert_array_equal(found, values[SHARD : 2 * SHARD])

@@ -1,0 +1,121 @@
+"""The benchmarks run, and their tables say what they promise. No time is asserted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.fixture
+def measuring(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import measuring
+
+    monkeypatch.setattr(measuring, "_PAUSE", 0)
+    return measuring
+
+
+@pytest.fixture(scope="module")
+def maps(tmp_path_factory) -> Path:
+    """Maps wider than high, so that a way that mixes up x and y is found out."""
+    rng = np.random.default_rng(0)
+    classes = np.argsort(rng.random((40, 1000, 3, 5)), axis=1)[:, :6].astype(np.uint16)
+    scores = -np.sort(-rng.normal(0, 3, classes.shape), axis=1).astype(np.float32)
+    file = tmp_path_factory.mktemp("maps") / "maps.npz"
+    np.savez(file, classes=classes, scores=scores)
+    return file
+
+
+def run(script: str, *options: object) -> str:
+    command = [sys.executable, BENCHMARKS / script, *map(str, options)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_way_runs_once_unseen_and_then_on_the_items_of_every_round(measuring):
+    seen: list[tuple[str, str]] = []
+    clock = count()
+    ways = {name: lambda item, name=name: seen.append((name, item)) for name in "abc"}
+    seconds = measuring.side_by_side(ways, ["xy", "zw"], fewer={"b": 1}, clock=lambda: next(clock))
+    assert seconds == {"a": [0.5, 0.5], "b": [1.0, 1.0], "c": [0.5, 0.5]}
+    assert seen[:3] == [("a", "x"), ("b", "x"), ("c", "x")]
+    assert seen[3:8] == [("a", "x"), ("a", "y"), ("b", "x"), ("c", "x"), ("c", "y")]
+    assert seen[8:] == [("c", "z"), ("c", "w"), ("b", "z"), ("a", "z"), ("a", "w")]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "met", "goal"),
+    [
+        ({}, None, ""),
+        ({"least": 2}, True, ">= 2x"),
+        ({"least": 2.1}, False, ">= 2.1x"),
+        ({"most": 2}, True, "<= 2x"),
+        ({"most": 1.99}, False, "<= 1.99x"),
+    ],
+)
+def test_a_line_holds_its_median_against_its_goal(measuring, bounds, met, goal):
+    line = measuring.Line("what", measuring.ratios([2, 6, 2], [2, 3, 1]), **bounds)
+    assert (line.measured.median, line.met, line.goal) == (2, met, goal)
+
+
+def test_the_interval_of_a_median_holds_it_and_shrinks_with_more_values(measuring):
+    values = np.random.default_rng(0).normal(1, 0.1, 400).tolist()
+    few, many = measuring.median_interval(values[:15]), measuring.median_interval(values)
+    for found in (few, many):
+        assert found.low <= found.median <= found.high
+    assert many.high - many.low < few.high - few.low
+
+
+def test_reader_speed_checks_all_ways_against_each_other_and_fills_its_table(tmp_path, maps):
+    out = run("reader_speed.py", "--maps", maps, "--rows", 200, "--rounds", 1, "--json", tmp_path / "out.json")
+    found = json.loads((tmp_path / "out.json").read_text())
+    goals = {line["what"]: line["goal"] for line in found["lines"]}
+    for keys in ("rows", "ids"):
+        assert goals[f"pool by {keys} / reference"] == ">= 50x"
+        assert goals[f"pool by {keys}, decoded cache / reference"] == ">= 100x"
+        assert goals[f"pool by {keys} / floor"] == ">= 0.6x"
+        assert goals[f"read by {keys} / bare decode"] == ">= 0.7x"
+    assert all(line["measured"]["median"] > 0 for line in found["lines"])
+    assert {"zarr", "tensorstore", "floor, loop", "pool one"} <= set(found["seconds_a_batch"])
+    assert all(what in out for what in goals)
+
+
+def test_a_big_store_is_whole_and_reader_scale_measures_on_it(tmp_path, maps):
+    from labelstore import LabelMapReader
+
+    store = tmp_path / "big.zarr"
+    run("big_store.py", store, "--rows", 1000, "--maps", maps)
+    reader = LabelMapReader(store)
+    assert (len(reader), reader.info.num_shards) == (1000, 125)
+    assert (reader.status() == 1).all()
+    assert list(reader.ids) == sorted(reader.ids)
+    rows = np.arange(1000)
+    with np.load(maps) as given:
+        expected = given["classes"][:, :5][rows % reader.info.shard_size % 40]
+    np.testing.assert_array_equal(reader.read(rows).classes, expected)
+
+    run("reader_scale.py", "--store", store, "--runs", 1, "--rounds", 1, "--json", tmp_path / "out.json")
+    lines = {line["what"]: line for line in json.loads((tmp_path / "out.json").read_text())["lines"]}
+    assert lines["open"]["goal"] == "<= 1 s"
+    assert lines["first batch by ids"]["goal"] == "<= 50 ms"
+    assert lines["memory after all shards"]["goal"] == "<= 300 MB"
+    assert lines["pool, speed on the big store / on a small one"]["goal"] == ">= 0.8x"
+    assert lines["a forked child after 50 batches"]["measured"]["median"] > 0
+
+
+def test_pooling_on_a_gpu_says_so_where_there_is_none():
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    done = subprocess.run([sys.executable, BENCHMARKS / "gpu_pooling.py"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no CUDA device: nothing measured" in done.stderr
