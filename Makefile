@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO ?= demo
 MAPS ?=
 
-.PHONY: help demo test lint types test-slow test-gpu examples bench clean
+.PHONY: help demo test lint types test-slow test-gpu examples bench bench-scale bench-gpu clean
 
 help:
 	@echo "make demo       annotate sample photographs with a real ImageNet model, and look at one"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-gpu   the tests that need a CUDA device"
 	@echo "make examples   train on the sample photographs: PyTorch (fork, spawn), Lightning, timm, JAX"
 	@echo "make bench      the benchmarks (MAPS=FILE.npz: label maps to size stores with)"
+	@echo "make bench-scale  the reader on a store of ImageNet's size (2.7 GB); make bench-gpu: pooling on a CUDA device"
 	@echo "make clean      remove environment, demo and build output"
 
 # One environment; an extra is installed again when setup.cfg changes.
@@ -75,6 +76,18 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/import_time.py --json bench-out/import_time.json
 	$(BIN)/python benchmarks/store_size.py $(if $(MAPS),--maps $(MAPS)) --json bench-out/store_size.json
 	$(BIN)/python benchmarks/annotate_throughput.py --json bench-out/annotate_throughput.json
+	$(BIN)/python benchmarks/reader_speed.py $(if $(MAPS),--maps $(MAPS)) --json bench-out/reader_speed.json
+	$(BIN)/python benchmarks/loader_epoch.py $(if $(MAPS),--maps $(MAPS)) --json bench-out/loader_epoch.json
+
+# 2.7 GB of disk.
+bench-scale: $(VENV)/.test
+	@mkdir -p bench-out
+	$(BIN)/python benchmarks/big_store.py bench-out/big.zarr $(if $(MAPS),--maps $(MAPS))
+	$(BIN)/python benchmarks/reader_scale.py --store bench-out/big.zarr --json bench-out/reader_scale.json
+
+bench-gpu: $(VENV)/.test
+	@mkdir -p bench-out
+	$(BIN)/python benchmarks/gpu_pooling.py $(if $(MAPS),--maps $(MAPS)) --json bench-out/gpu_pooling.json
 
 clean:
 	rm -rf $(VENV) $(DEMO) build bench-out .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -34,14 +34,13 @@ class RowFetcher:
     @property
     def ids(self) -> ImageIds:
         """The table of ids, loaded on first use."""
-        if self._ids is None:  # two threads may both load it: the tables are equal
-            self.load_ids()
-        assert self._ids is not None
-        return self._ids
+        ids = self._ids
+        return self.load_ids() if ids is None else ids  # two threads may both load it: the tables are equal
 
-    def load_ids(self) -> None:
+    def load_ids(self) -> ImageIds:
         """Read the table of ids."""
         self._ids = ImageIds(self._source.index_array(index_arrays(self.info)[0]), self.where)
+        return self._ids
 
     def targets(self) -> NDArray[np.int32]:
         """int32 ``[N]``: the folders' classes."""

@@ -25,14 +25,14 @@ class ImageIds(Sequence[str]):
 
     def __init__(self, matrix: NDArray[np.uint8], where: str) -> None:
         self._where = where
-        self._width = matrix.shape[1]
+        self._count, self._width = (int(side) for side in matrix.shape)
         self._bytes = np.ascontiguousarray(matrix).view(f"S{self._width}")[:, 0]
         ordered = bool((self._bytes[:-1] < self._bytes[1:]).all())
         self._order: NDArray[np.intp] | None = None if ordered else np.argsort(self._bytes, kind="stable")
         self._sorted = self._bytes if self._order is None else self._bytes[self._order]
 
     def __len__(self) -> int:
-        return len(self._bytes)
+        return self._count
 
     @overload
     def __getitem__(self, row: int) -> str: ...
@@ -54,9 +54,12 @@ class ImageIds(Sequence[str]):
 
     def row(self, key: str) -> int:
         """Return the row of one id; as `rows`, a hundred times a millisecond faster for one."""
-        raw = key.encode(errors="surrogatepass")
+        try:
+            raw = key.encode()
+        except UnicodeEncodeError:
+            return int(self.rows([key])[0])
         place = int(self._sorted.searchsorted(raw))
-        if place < len(self) and self._sorted[place] == raw and b"\0" not in raw:
+        if place < self._count and self._sorted[place] == raw and b"\0" not in raw:
             return place if self._order is None else int(self._order[place])
         return int(self.rows([key])[0])
 

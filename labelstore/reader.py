@@ -238,5 +238,5 @@ class LabelMapReader:
         if type(key) is int and 0 <= key < self.info.num_rows:
             return key
         if type(key) is str:
-            return self.ids.row(key)
+            return self._rows.ids.row(key)
         return int(self._find([key])[0])

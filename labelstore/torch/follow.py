@@ -4,7 +4,8 @@ The transform's containers (Compose, RandomApply, ...) are kept, with their rand
 each hands on an image and its window. How a step is followed depends on what it is:
 
 - steps that leave pixels in place are run on the image alone;
-- torchvision.transforms.v2's crops, resizes, pads and flips are given the image and a `CropBox`;
+- steps of which it is known what they do (`rules`) are run, and the window is worked out beside them;
+- the other crops, resizes and pads of torchvision.transforms.v2 are given the image and a `CropBox`;
 - everything else (torchvision's older transforms, timm's, functions) is given a PIL image that notes what is done with it.
 
 What none of these can follow is refused when the transform is wrapped, or at the latest with the first image that meets it.
@@ -186,10 +187,10 @@ class _Builder:
         self.tensors = (self.tensors or name in steps.TENSORS) and name not in steps.IMAGES
         if name in steps.STILL or is_augmentation(step):
             return _Still(step)
-        if name in steps.TOLD:
-            return _Told(step)
         if name in RULES:
             return _Computed(step, RULES[name])
+        if name in steps.TOLD:
+            return _Told(step)
         if self.tensors:
             raise _unseen(step, where, "is given a tensor")
         return _Watched(step, where)

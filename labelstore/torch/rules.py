@@ -1,7 +1,9 @@
-"""Steps that lose the box on their way, and what they do: those that may pad a PIL image, and torchvision's eval preset.
+"""Steps of which it is known what they do to the window: those that lose it on their way, and those that every image takes.
 
-Padding goes through NumPy or ``Image.paste``, where no image can note it. Each rule runs the step, or what the step does, on
-a PIL image or a tensor with the random numbers that the step would have drawn, and works out the window beside it.
+Padding goes through NumPy or ``Image.paste``, where no PIL image can note it. v2's random crop and flips could tell a
+`CropBox`, but to make a tv_tensor and to find the kernels for it takes longer than the arithmetic, and almost every loader has
+them. Each rule runs the step, or what the step does, on a PIL image or a tensor with the random numbers that the step would
+have drawn, and works out the window beside it.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torchvision.transforms import functional as F
 
 from labelstore.torch.region import Window, resized, sides
@@ -51,6 +54,20 @@ def _image_classification(step: Any, image: Any, window: Window) -> tuple[Any, W
     return step(image), resized(window, step.resize_size).center_crop(step.crop_size[0], step.crop_size[-1])
 
 
+def _random_resized_crop_v2(step: Any, image: Any, window: Window) -> tuple[Any, Window]:
+    drawn = step.make_params([image])
+    cut = window.crop(drawn["top"], drawn["left"], drawn["height"], drawn["width"])
+    return step.transform(image, drawn), cut.resize(step.size[0], step.size[-1])
+
+
+def _random_horizontal_flip_v2(step: Any, image: Any, window: Window) -> tuple[Any, Window]:
+    return (image, window) if torch.rand(1) >= step.p else (step.transform(image, {}), window.mirror(x=True))
+
+
+def _random_vertical_flip_v2(step: Any, image: Any, window: Window) -> tuple[Any, Window]:
+    return (image, window) if torch.rand(1) >= step.p else (step.transform(image, {}), window.mirror(y=True))
+
+
 def _with_drawn(step: Any, drawn: Any) -> Any:
     """Return the same step, which uses these parameters in place of new ones."""
     twin = copy.copy(step)
@@ -59,6 +76,9 @@ def _with_drawn(step: Any, drawn: Any) -> Any:
 
 
 RULES: dict[str, Callable[[Any, Any, Window], tuple[Any, Window]]] = {
+    "v2.RandomResizedCrop": _random_resized_crop_v2,
+    "v2.RandomHorizontalFlip": _random_horizontal_flip_v2,
+    "v2.RandomVerticalFlip": _random_vertical_flip_v2,
     "v1.Pad": _pad,
     "v1.CenterCrop": _center_crop,
     "v1.RandomCrop": _random_crop,
