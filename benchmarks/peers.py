@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,15 +28,16 @@ _INDEX_CACHE = 8 << 20
 """Bytes that TensorStore may keep: all shard indexes of these stores, and few of their chunks."""
 
 
-class OtherReader:
+class OtherReader(ABC):
     """Another library reads the store's arrays; the labels are pooled from them by our NumPy code."""
 
     def __init__(self, info: StoreInfo) -> None:
         self._info, self._encoding = info, find_encoding(info.encoding, "store")
         self.names = [spec.name for spec in self._encoding.arrays(info)]
 
+    @abstractmethod
     def arrays(self, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        raise NotImplementedError
+        """Rows of the arrays that keep the maps."""
 
     def soft_labels(self, rows: NDArray[np.int64], boxes: NDArray[np.float64]) -> NDArray[np.float32]:
         checked = check_boxes(boxes, len(rows))

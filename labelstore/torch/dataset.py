@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from labelstore.errors import OptionError, PendingRowError, UnknownIdError
+from labelstore.errors import LabelStoreError, OptionError, PendingRowError
 from labelstore.reader import LabelMapReader
 from labelstore.schema import NO_CLASS, Status
 from labelstore.torch.classes import ClassMap, match_classes
@@ -191,10 +191,8 @@ def find_rows(reader: LabelMapReader, ids: Sequence[str], missing: str) -> NDArr
     first = ids[absent[0]]
     try:
         reader.read([first])
-    except (KeyError, OSError) as error:
-        if isinstance(error, UnknownIdError):
-            raise UnknownIdError(advice + str(error)) from error
-        raise type(error)(advice + str(error)) from error
+    except LabelStoreError as error:
+        raise type(error)(f"{advice}{error}") from error
     raise PendingRowError(f"{advice}{first!r} has been made just now")
 
 
