@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -134,6 +134,14 @@ def test_a_terminal_without_unicode_still_gets_its_picture(picture_store):
 # Ctrl-C
 
 
+@pytest.fixture
+def heeds_ctrl_c() -> Iterator[None]:
+    """Children heed SIGINT also where the tests were started in the background, by a shell that makes them ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def processes_of_session(session: int) -> list[str]:
     """What still runs in a session, by command line."""
     found = []
@@ -161,6 +169,7 @@ def wait_until(true: Callable[[], object], what: str) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds left-over processes in /proc")
 @pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_keeps_what_is_committed_and_leaves_no_process(pictures, tmp_path, workers):
     store = tmp_path / "labels.zarr"
     chosen = ["--model", "unruly_annotators:slow", "--top-k", "3"]
