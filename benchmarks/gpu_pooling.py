@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torchvision
 from crops import random_crops
-from maps import CLASSES, Arrays, load_maps, pack, repeat
+from maps import CLASSES, Packed, load_maps, pack
 from measuring import Line, arguments, ratios, report, side_by_side
 from reference import dense_pool
 from torch import Tensor
@@ -42,10 +42,10 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def packed_batch(packed: Arrays, count: int, seed: int, pinned: bool) -> dict[str, Tensor]:
+def packed_batch(packed: Packed, count: int, seed: int, pinned: bool) -> dict[str, Tensor]:
     """A batch of maps with their boxes, as a DataLoader with ``pin_memory`` hands it over."""
     order = np.random.default_rng(seed).permutation(count)
-    batch = {name: torch.from_numpy(part[order]) for name, part in repeat(packed, count).items()}
+    batch = {name: torch.from_numpy(part[order]) for name, part in packed.repeat(count).arrays.items()}
     batch["box"] = torch.from_numpy(random_crops(count, seed))
     return {name: part.pin_memory() for name, part in batch.items()} if pinned else batch
 
@@ -61,7 +61,7 @@ def ours(maps: Maps) -> Tensor:
     return pool(maps, maps["box"], CLASSES)
 
 
-def pooling(device: torch.device, packed: Arrays, count: int, rounds: int, steps: int) -> dict[str, list[float]]:
+def pooling(device: torch.device, packed: Packed, count: int, rounds: int, steps: int) -> dict[str, list[float]]:
     """Seconds for the soft labels of ``count`` maps, by way."""
     maps = on(device, packed_batch(packed, count, 0, pinned=False))
     reference, compiled = reference_maps(maps), torch.compile(ours)
@@ -77,7 +77,7 @@ def pooling(device: torch.device, packed: Arrays, count: int, rounds: int, steps
     return timed(ways, device, rounds, steps)
 
 
-def training(device: torch.device, packed: Arrays, batch: int, rounds: int, steps: int) -> dict[str, list[float]]:
+def training(device: torch.device, packed: Packed, batch: int, rounds: int, steps: int) -> dict[str, list[float]]:
     """Seconds a training step, by where its targets come from."""
     step, compiled = training_step(device, batch), torch.compile(ours)
     cuda = device.type == "cuda"

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from maps import CLASSES, load_maps, pack, repeat, write_store
+from maps import CLASSES, load_maps, pack, write_store
 from measuring import Line, arguments, cores, median_interval, report
 from photos import make_photos
 from PIL import Image
@@ -129,7 +129,7 @@ def main() -> None:
         folder = Path(scratch)
         files = sorted(make_photos(folder, given.images).iterdir())[: given.images]
         classes, scores = load_maps(given.maps)
-        write_store(folder / "labels.zarr", repeat(pack(classes, scores), len(files)), [file.name for file in files])
+        write_store(folder / "labels.zarr", pack(classes, scores).repeat(len(files)), [file.name for file in files])
         for index, file in enumerate(files):
             one = np.stack([scores[index % len(scores)], classes[index % len(classes)].astype(np.float32)])
             torch.save(torch.from_numpy(one), folder / f"{file.stem}.pt")

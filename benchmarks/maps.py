@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,12 @@ import torch
 from numpy.typing import NDArray
 from photos import make_photos
 
+from labelstore.encodings import find_encoding
 from labelstore.ids import pack_ids
+from labelstore.pipelines import defaults
 from labelstore.pipelines.annotators.timm_models import imagenet_labels
+from labelstore.pipelines.choice import EncodingChoice, baseline, spectral_shape
+from labelstore.pipelines.encoders import encode
 from labelstore.pipelines.encoders.topk import best, quantise
 from labelstore.pipelines.plan import shard_size
 from labelstore.pipelines.store import ShardWriter, create_store
@@ -26,7 +31,33 @@ from labelstore.schema import AnnotatorRecord, Status, StoreInfo
 
 CLASSES = 1000
 _ROWS_A_CLASS = 50
-Arrays = Mapping[str, NDArray[Any]]
+_INFO = StoreInfo(
+    num_rows=0,
+    num_classes=CLASSES,
+    top_k=defaults.TOP_K,
+    map_size=(1, 1),
+    shard_size=1,
+    id_bytes=1,
+    annotator=AnnotatorRecord("efficientnet-lite0", "0" * 64, 475, (0.5,) * 3, (0.5,) * 3, "bicubic"),
+)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Maps as a store keeps them, and what such a store says of itself."""
+
+    arrays: Mapping[str, NDArray[Any]]
+    info: StoreInfo
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    def take(self, rows: slice | NDArray[np.int64]) -> Packed:
+        return replace(self, arrays={name: part[rows] for name, part in self.arrays.items()})
+
+    def repeat(self, count: int) -> Packed:
+        """``count`` rows of as many maps as there are, over and over."""
+        return self.take(np.arange(count) % len(self))
 
 
 def load_maps(file: Path | None, top_k: int = 5) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
@@ -54,42 +85,52 @@ def make_maps(count: int = 128) -> tuple[NDArray[np.uint16], NDArray[np.float32]
     return np.concatenate(classes), np.concatenate(scores)
 
 
-def pack(classes: NDArray[np.uint16], scores: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-    """The arrays of encoding ``topk``."""
+def pack(classes: NDArray[np.uint16], scores: NDArray[np.float32]) -> Packed:
+    """Maps in encoding ``topk``."""
     gaps, ranges = quantise(torch.from_numpy(scores.astype(np.float64)))
-    return {"classes": classes, "scores": gaps.numpy(), "score_range": ranges.numpy()}
+    top_k, height, width = classes.shape[1:]
+    info = replace(_INFO, top_k=top_k, map_size=(height, width), encoding="topk", baseline="zero")
+    return Packed({"classes": classes, "scores": gaps.numpy(), "score_range": ranges.numpy()}, info)
 
 
-def repeat(packed: Arrays, count: int) -> dict[str, NDArray[Any]]:
-    """``count`` rows of as many maps as there are, over and over."""
-    return {name: part[np.arange(count) % len(part)] for name, part in packed.items()}
+def pack_dense(logits: NDArray[np.floating[Any]], **choices: Any) -> Packed:
+    """Dense logits ``[N, C, H, W]`` in an encoding: as `annotate` would, with its options (``encoding``, ``patterns``, ...)."""
+    top_k = choices.pop("top_k", defaults.TOP_K)
+    choice = EncodingChoice(**choices)
+    num_classes, height, width = logits.shape[1:]
+    info = replace(
+        _INFO,
+        num_classes=num_classes,
+        top_k=top_k,
+        map_size=(height, width),
+        encoding=choice.name,
+        spectral=spectral_shape(choice, num_classes, (height, width)),
+        baseline=baseline(choice),
+        recipe=find_encoding(choice.name, "benchmark").recipe,
+    )
+    parts = [encode(torch.from_numpy(part.astype(np.float32)), info) for part in np.array_split(logits, -(-len(logits) // 8))]
+    return Packed({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, info)
 
 
-def write_store(location: Path, packed: Arrays, ids: Sequence[str] | None = None) -> None:
+def write_store(location: Path, packed: Packed, ids: Sequence[str] | None = None) -> None:
     """A whole store, with ids as ImageNet's unless they are given."""
-    info = create(location, packed, len(packed["classes"]), ids)
+    info = create(location, packed, len(packed), ids)
     writer = ShardWriter(str(location))
     for shard in range(info.num_shards):
         rows = slice(info.shard_rows(shard).start, info.shard_rows(shard).stop)
-        made = {name: part[rows] for name, part in packed.items()}
-        writer.write(shard, {**writer.empty_rows(shard), **made, **fixed_columns(rows)})
+        writer.write(shard, {**writer.empty_rows(shard), **packed.take(rows).arrays, **fixed_columns(rows)})
 
 
-def create(location: Path, packed: Arrays, count: int, ids: Sequence[str] | None = None) -> StoreInfo:
+def create(location: Path, packed: Packed, count: int, ids: Sequence[str] | None = None) -> StoreInfo:
     """An empty store for ``count`` rows of such maps."""
     names, wnids = imagenet_labels(timm, CLASSES) or (None, None)
     each = max(_ROWS_A_CLASS, -(-count // CLASSES))
     texts = pack_ids(imagenet_ids(count, each) if ids is None else ids)
-    top_k, height, width = packed["classes"].shape[1:]
-    info = StoreInfo(
+    info = replace(
+        packed.info,
         num_rows=count,
-        num_classes=CLASSES,
-        top_k=top_k,
-        map_size=(height, width),
         shard_size=shard_size(count),
         id_bytes=texts.shape[1],
-        annotator=AnnotatorRecord("efficientnet-lite0", "0" * 64, 475, (0.5,) * 3, (0.5,) * 3, "bicubic"),
-        baseline="zero",
         class_names=names,
         class_ids=wnids,
     )

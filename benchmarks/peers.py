@@ -20,7 +20,7 @@ from labelstore.boxes import check_boxes
 from labelstore.encodings import find_encoding
 from labelstore.pooling import pool_maps
 from labelstore.schema import ArraySpec, StoreInfo
-from labelstore.storage.chunks import DataFile, read_index
+from labelstore.storage.chunks import DataFile, largest_chunk, read_index
 from labelstore.storage.frames import decode_frames
 from labelstore.threads import in_parts
 
@@ -113,7 +113,7 @@ class Floor:
 
     def _open(self, store: Path, spec: ArraySpec, shards: int) -> list[tuple[DataFile, NDArray[Any], NDArray[Any]]]:
         files = [DataFile(f"{store}/{spec.name}/{spec.file_name(shard)}") for shard in range(shards)]
-        return [(file, *read_index(file, self._shard_size, spec.row_bytes)) for file in files]
+        return [(file, *read_index(file, self._shard_size, largest_chunk(spec))) for file in files]
 
     def places(self, rows: NDArray[np.int64]) -> list[Places]:
         """Of each array, in the order of the rows."""

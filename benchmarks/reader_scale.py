@@ -122,10 +122,14 @@ def big_and_small(big: Path, rounds: int) -> dict[str, list[float]]:
 
 
 def copy_rows(big: Path, small: Path) -> None:
-    from maps import write_store  # torch and timm: not in the processes whose memory is measured
+    from maps import Packed, write_store  # torch and timm: not in the processes whose memory is measured
+
+    from labelstore.fetch import RowFetcher
+    from labelstore.storage import open_source
 
     reader = LabelMapReader(big)
-    write_store(small, reader.read_packed(np.arange(min(SMALL_ROWS, len(reader)))))
+    rows = RowFetcher(*open_source(big)).maps(np.arange(min(SMALL_ROWS, len(reader))))
+    write_store(small, Packed(rows, reader.info))
 
 
 def measure(store: Path, runs: int) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from crops import random_crops, random_rows
-from maps import load_maps, pack, repeat, write_store
+from maps import load_maps, pack, write_store
 from measuring import Line, arguments, cores, ratios, report, side_by_side, spread
 from numpy.typing import NDArray
 from peers import Floor, Places, TensorStore, ZarrPython, entries_of, scatter_add
@@ -54,9 +54,9 @@ class Contestants:
     """Ours and the peers, open on one store."""
 
     def __init__(self, scratch: Path, memory: Path, rows: int, maps: Path | None) -> None:
-        packed = {name: part[:rows] for name, part in pack(*load_maps(maps)).items()}
+        packed = pack(*load_maps(maps)).take(slice(rows))
         store = scratch / "store.zarr"
-        write_store(store, repeat(packed, rows))
+        write_store(store, packed.repeat(rows))
         self.threads = usual_threads()
         self.ours = LabelMapReader(store)
         self.plain = LabelMapReader(store, compiled=False)
@@ -65,7 +65,7 @@ class Contestants:
         for start in range(0, rows, BATCH):
             self.cached.read(np.arange(start, min(start + BATCH, rows)))
         self.reference = ReferenceFiles(scratch / "files")
-        self.reference.write(self.ours.read(np.arange(len(packed["classes"]))), rows)
+        self.reference.write(self.ours.read(np.arange(len(packed))), rows)
         self.zarr = ZarrPython(store, self.ours.info)
         self.tensorstore = TensorStore(store, self.ours.info, self.threads)
         self.floor = Floor(store, self.ours.info)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,13 +105,40 @@ class ProgressBar(Observer):
     help="Side of the annotator's square input.  [default: the annotator's own]",
 )
 @click.option(
-    "--top-k", type=click.IntRange(1, 65535), metavar="K", help=f"Classes kept at every location.  [default: {defaults.TOP_K}]"
+    "--encoding",
+    type=click.Choice(list(defaults.BASELINES)),
+    help="How maps are kept: topk, the best classes of every location as in the paper; spectral, the image's classes as smooth "
+    f"maps.  [default: {defaults.ENCODING}]",
+)
+@click.option(
+    "--classes-per-image",
+    type=click.IntRange(1, 65535),
+    metavar="M",
+    help=f"spectral: classes named for an image.  [default: {defaults.CLASSES_PER_IMAGE}]",
+)
+@click.option(
+    "--patterns",
+    type=click.IntRange(0, 255),
+    metavar="R",
+    help=f"spectral: patterns that the classes' maps are mixed of.  [default: {defaults.PATTERNS}]",
+)
+@click.option(
+    "--frequencies",
+    type=click.IntRange(1, 64),
+    metavar="k",
+    help=f"spectral: a pattern's cosines, k down and k across.  [default: {defaults.FREQUENCIES}]",
+)
+@click.option(
+    "--top-k",
+    type=click.IntRange(1, 65535),
+    metavar="K",
+    help=f"Classes at every location: kept with topk, rebuilt when a spectral map is read.  [default: {defaults.TOP_K}]",
 )
 @click.option(
     "--baseline",
     type=click.Choice(BASELINES),
-    help="What classes that are not kept count as: the mean of them, or a logit of 0 as in the paper.  "
-    f"[default: {defaults.BASELINE}]",
+    help="What classes that are not kept count as: their mean logit; the one that keeps their mass (spectral); or 0, as in the "
+    "paper.  [default: absent_mean for topk, absent_mass for spectral]",
 )
 @click.option(
     "--exif",
@@ -181,10 +209,21 @@ def _show(summary: Summary, console: Console) -> None:
     click.echo(f"{counts.done} of {counts.rows} images annotated, {counts.failed} failed")
     if summary.new_rows:
         click.echo(f"This run: {human_count(summary.new_rows, 'image')} in {human_seconds(summary.seconds)}{rate}")
+    _show_distance(summary)
     click.echo(f"Store: {summary.store} ({human_bytes(counts.size_bytes)}{size})")
     if summary.example_id is not None:
         store = "" if summary.store == "labels.zarr" else f" --store {shlex.quote(summary.store)}"
         click.echo(f"Next:  labelstore inspect {shlex.quote(summary.example_id)}{store}")
+
+
+def _show_distance(summary: Summary) -> None:
+    found = summary.info.distance
+    if found is not None and summary.new_rows:
+        images = human_count(found.images, "image")
+        click.echo(
+            f"Distance to the annotator's own labels: L1 {found.l1:.3f}, KL {found.kl:.3f}, same best class for "
+            f"{found.agreement:.0%} of crops ({images})"
+        )
 
 
 def _show_failures(summary: Summary, console: Console) -> None:
@@ -220,5 +259,7 @@ def _as_json(summary: Summary) -> dict[str, Any]:
         "images_per_second": round(summary.new_rows / summary.seconds, 3) if summary.new_rows else None,
         "bytes": counts.size_bytes,
         "bytes_a_map": counts.bytes_a_map,
+        "encoding": summary.info.encoding,
+        "distance": None if summary.info.distance is None else asdict(summary.info.distance),
         "failures": [{"id": image_id, "reason": reason} for image_id, reason in summary.failures],
     }

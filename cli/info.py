@@ -63,8 +63,9 @@ def _facts(info: StoreInfo, store: str, counts: StoreCounts) -> list[tuple[str, 
         ("store", store),
         ("images", f"{counts.rows:,}: {counts.done:,} done, {counts.failed:,} failed, {counts.pending:,} pending"),
         ("size", human_bytes(counts.size_bytes) + a_map),
-        ("maps", f"{height}x{width} locations, {info.encoding}, {info.top_k} classes a location of {info.num_classes:,}"),
+        ("maps", f"{height}x{width} locations, {_encoding(info)} of {info.num_classes:,}"),
         ("baseline", info.baseline),
+        ("distance", _distance(info)),
         ("annotator", f"{annotator.name} at {annotator.input_size} px, weights {annotator.weights_sha256[:16]}"),
         ("input", f"mean {_numbers(annotator.mean)}, std {_numbers(annotator.std)}, {annotator.interpolation}"),
         ("images' root", info.images_root or "not recorded"),
@@ -74,6 +75,22 @@ def _facts(info: StoreInfo, store: str, counts: StoreCounts) -> list[tuple[str, 
         ("made", info.created),
         ("with", ", ".join(f"{name} {number}" for name, number in info.versions.items())),
     ]
+
+
+def _encoding(info: StoreInfo) -> str:
+    shape = info.spectral
+    if shape is None:
+        return f"{info.encoding}, {info.top_k} classes a location"
+    down, across = shape.frequencies
+    return f"{info.encoding}, {shape.patterns} patterns of {down}x{across} frequencies, {shape.classes} classes an image"
+
+
+def _distance(info: StoreInfo) -> str:
+    found = info.distance
+    if found is None:
+        return "not measured"
+    how = f"L1 {found.l1:.3f}, KL {found.kl:.3f}, same best class for {found.agreement:.0%} of crops"
+    return f"{how}: to the annotator's own labels, over {found.images} of the images"
 
 
 def _numbers(values: tuple[float, ...]) -> str:

@@ -26,14 +26,15 @@ TRANSFORM = v2.Compose(
 
 
 class Classifier(lightning.LightningModule):
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, map_size: tuple[int, int]) -> None:
         super().__init__()
-        self.num_classes = num_classes
+        self.num_classes, self.map_size = num_classes, map_size
         self.model = torchvision.models.mobilenet_v3_small(num_classes=num_classes)
 
     def training_step(self, batch: tuple[Tensor, dict[str, Tensor]], _: int) -> Tensor:
         images, maps = batch
-        soft = pool(maps, maps["box"], self.num_classes)  # (+) on the device to which Lightning has brought the batch
+        # (+) on the device to which Lightning has brought the batch
+        soft = pool(maps, maps["box"], self.num_classes, map_size=self.map_size)
         return torch.nn.functional.cross_entropy(self.model(images), soft)
 
     def on_train_epoch_end(self) -> None:
@@ -52,7 +53,7 @@ def train(store: str, images: Path, epochs: int = 3) -> None:
     data = SoftLabelDataset(photos, reader, TRANSFORM, ids=photos.ids, class_map="same", yields="maps")  # (+)
     loader = DataLoader(data, batch_size=6, shuffle=True, num_workers=2, drop_last=True)
     trainer = lightning.Trainer(max_epochs=epochs, logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    trainer.fit(Classifier(reader.num_classes), loader)
+    trainer.fit(Classifier(reader.num_classes, reader.map_size), loader)
 
 
 if __name__ == "__main__":

@@ -161,10 +161,12 @@ class LabelMapReader:
     def read_packed(self, keys: Keys) -> dict[str, NDArray[Any]]:
         """Return label maps as the store keeps them, decompressed and checked: what to send to another device.
 
-        A third of the bytes of `read`. Of encoding ``topk``: ``classes`` uint16 ``[B, K, H, W]``, ``scores`` uint8
-        ``[B, K, H, W]`` (rank gaps) and ``score_range`` float32 ``[B, 2]``; see docs/format.md. Raises as `read` does.
+        A third of the bytes of `read`, or a fifteenth; `labelstore.torch.pool` takes them. Of encoding ``topk``: ``classes``
+        uint16 ``[B, K, H, W]``, ``scores`` uint8 ``[B, K, H, W]`` (rank gaps) and ``score_range`` float32 ``[B, 2]``. Of
+        encoding ``spectral``: ``scales`` float32 ``[B, 3]``, ``classes`` uint16 and ``means`` uint8 ``[B, M]``, ``weights``
+        int8 ``[B, P, R]``, ``patterns`` int8 ``[B, R, kh, kw]``. See docs/format.md. Raises as `read` does.
         """
-        return self._rows.maps(self._find(keys))
+        return self._rows.encoding.unpack(self._rows.maps(self._find(keys)), self.info)
 
     def pool(
         self, keys: Keys, boxes: ArrayLike, temperature: float = 1.0, class_map: ArrayLike | None = None

@@ -20,7 +20,7 @@ NO_CLASS = 65535
 """What ``classes`` holds where there is no class; so a store has at most 65,535 classes, 0 to 65,534."""
 MAX_CLASSES = 65535
 ERROR_BYTES = 160
-BASELINES = ("absent_mean", "zero")
+BASELINES = ("absent_mean", "absent_mass", "zero")
 EXIF_RULES = ("ignore", "apply")
 COMMIT_FIELDS = ("length", "tail", "crc32c")
 """What a commit keeps of each file: its length in bytes, its last four bytes and the crc32c of all of it."""
@@ -44,6 +44,8 @@ class ArraySpec:
     by_row
         True: a shard is one file of ``shard_size`` chunks, a row each (sharding codec). False: a chunk is
         ``shard_size`` rows.
+    compressed
+        Whether chunks are zstd frames; else a chunk is its row's bytes and their crc32c (with ``by_row``).
     committed
         Whether the array's files are written by the shard's task and sealed by its commit; the others are written when
         the store is created.
@@ -58,6 +60,7 @@ class ArraySpec:
     by_row: bool = False
     committed: bool = True
     resident: bool = False
+    compressed: bool = True
 
     @cached_property
     def numpy_dtype(self) -> np.dtype[Any]:
@@ -88,11 +91,46 @@ class AnnotatorRecord:
 
 
 @dataclass(frozen=True)
+class SpectralShape:
+    """What a spectral map is made of (encoding ``spectral``).
+
+    Parameters
+    ----------
+    classes
+        M, the classes an image names.
+    shaped
+        P, how many of them, the first, vary over the image; the others have one logit for all of it.
+    patterns
+        R, the patterns that shaped classes are mixed of.
+    frequencies
+        ``(kh, kw)``, the cosines of a pattern down and across the map.
+    """
+
+    classes: int
+    shaped: int
+    patterns: int
+    frequencies: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class LabelDistance:
+    """How far a store's soft labels are from the annotator's own: means over crops of a few images.
+
+    ``l1`` is 0 to 2; ``kl`` in nats; ``agreement`` how often the best class is the same.
+    """
+
+    l1: float
+    kl: float
+    agreement: float
+    images: int
+
+
+@dataclass(frozen=True)
 class StoreInfo:
     """The attributes of a store.
 
-    ``map_size`` is ``(H, W)``; ``created`` is UTC in ISO 8601; ``target_names`` are the folders' names where folders are
-    labels; ``images_root`` is where the images lay when the store was made.
+    ``top_k`` is K of the maps that are read; ``map_size`` is ``(H, W)``; ``created`` is UTC in ISO 8601; ``target_names`` are
+    the folders' names where folders are labels; ``images_root`` is where the images lay when the store was made.
     """
 
     num_rows: int
@@ -103,12 +141,14 @@ class StoreInfo:
     id_bytes: int
     annotator: AnnotatorRecord
     encoding: str = "topk"
+    spectral: SpectralShape | None = None
     baseline: str = "absent_mean"
     exif: str = "ignore"
     class_names: tuple[str, ...] | None = field(default=None, repr=False)
     class_ids: tuple[str, ...] | None = field(default=None, repr=False)
     target_names: tuple[str, ...] | None = field(default=None, repr=False)
     images_root: str | None = None
+    distance: LabelDistance | None = None
     versions: Mapping[str, str] = field(default_factory=dict, repr=False)
     created: str = ""
     recipe: str = field(default="", repr=False)
@@ -140,6 +180,7 @@ class StoreInfo:
         take.version()
         record = take.nested("annotator")
         names, ids, targets = (take.strings(key) for key in ("class_names", "class_ids", "target_names"))
+        encoding = take.text("encoding")
         info = cls(
             num_rows=take.whole("num_rows", 0, 2**48),
             num_classes=take.whole("num_classes", 1, MAX_CLASSES),
@@ -156,13 +197,15 @@ class StoreInfo:
                 interpolation=record.text("interpolation"),
                 requested=record.text("requested", optional=True),
             ),
-            encoding=take.text("encoding"),
+            encoding=encoding,
+            spectral=take.spectral() if encoding == "spectral" else None,
             baseline=take.one_of("baseline", BASELINES),
             exif=take.one_of("exif", EXIF_RULES),
             class_names=names,
             class_ids=ids,
             target_names=targets,
             images_root=take.text("images_root", optional=True),
+            distance=take.distance(),
             versions={str(key): str(value) for key, value in take.mapping("versions").items()},
             created=take.text("created"),
             recipe=take.text("recipe"),
@@ -236,6 +279,32 @@ class _Taker:
 
     def nested(self, key: str) -> _Taker:
         return _Taker(self.mapping(key), self.where, f"{self.prefix}{key}.")
+
+    def spectral(self) -> SpectralShape:
+        shape = self.nested("spectral")
+        classes, (height, width) = shape.whole("classes", 1, MAX_CLASSES), self.size("map_size")
+        frequencies = shape.size("frequencies")
+        if frequencies[0] > height or frequencies[1] > width:
+            raise shape.wrong("frequencies", f"at most the map's {[height, width]}", list(frequencies))
+        return SpectralShape(
+            classes=classes,
+            shaped=shape.whole("shaped", 0, classes),
+            patterns=shape.whole("patterns", 0, frequencies[0] * frequencies[1] - 1),
+            frequencies=frequencies,
+        )
+
+    def distance(self) -> LabelDistance | None:
+        if self.values.get("distance") is None:
+            return None
+        found = self.nested("distance")
+        l1, kl, agreement = (found.number(key) for key in ("l1", "kl", "agreement"))
+        return LabelDistance(l1, kl, agreement, found.whole("images", 1, 2**48))
+
+    def number(self, key: str) -> float:
+        value = self.values.get(key)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.wrong(key, "a number", repr(value))
+        return float(value)
 
     def strings(self, key: str) -> tuple[str, ...] | None:
         value = self.values.get(key)

@@ -7,11 +7,12 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from labelstore.ids import pack_ids
 from labelstore.pipelines.cluster import Resources, local_cluster
+from labelstore.pipelines.distance import DistanceSpec, measure_distance
 from labelstore.pipelines.images import ImageListing, list_images
 from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.plan import JobSpec, ShardReport, ShardSpec, pending_shards
@@ -108,6 +109,7 @@ def _create(
     engine: Engine, store: str, settings: Settings, listing: ImageListing, resources: Resources, observer: Observer
 ) -> tuple[StoreInfo, list[int]]:
     """Look at the annotator, and create the store."""
+    settings.encoding_choice()  # refused before the model is loaded
     observer.phase(f"loading {settings.annotator_spec().model}")
     spec = ProbeSpec(
         annotator=settings.annotator_spec(),
@@ -120,6 +122,9 @@ def _create(
     _warn_if_flat(probe, observer)
     ids = pack_ids(listing.ids)
     info = new_store_info(settings, listing, probe.annotator, ids.shape[1])
+    observer.phase("measuring the labels' distance to the annotator's")
+    measured = DistanceSpec(recorded_annotator(info), resources.device, info, spec.sample, resources.threads)
+    info = replace(info, distance=engine.call(measure_distance, measured))
     create_store(store, info, ids, listing.targets)
     return info, pending_shards(info.num_shards, ())
 

@@ -1,4 +1,4 @@
-"""A shard's arrays to the bytes of its files, as Zarr's sharding and zstd codecs define them.
+"""A shard's arrays to the bytes of its files, as Zarr's sharding, zstd and crc32c codecs define them.
 
 Encoded here rather than by zarr-python: a shard of 4 rows takes 7 ms, synced and committed, where zarr-python's six writes
 alone take 17; the commit's checksums are of bytes in hand rather than read back, and a file can be brought to its store in
@@ -32,6 +32,8 @@ def encode_file(spec: ArraySpec, values: NDArray[Any], shard_size: int) -> bytes
     rows = np.ascontiguousarray(values, spec.numpy_dtype)
     if rows.shape[1:] != spec.row_shape or len(rows) > shard_size:
         raise ValueError(f"{spec.name}: expected up to {shard_size} rows of {spec.row_shape}, got {values.shape}")
+    if not spec.compressed:
+        return _with_index([_with_crc32c(row.tobytes()) for row in rows], shard_size)
     compress = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True).compress
     if spec.by_row:
         return _with_index([compress(row.tobytes()) for row in rows], shard_size)
@@ -51,5 +53,9 @@ def _with_index(chunks: list[bytes], shard_size: int) -> bytes:
     lengths = np.array([len(chunk) for chunk in chunks], "<u8")
     index[: len(chunks), 0] = np.cumsum(lengths) - lengths
     index[: len(chunks), 1] = lengths
-    raw = index.tobytes()
-    return b"".join([*chunks, raw, google_crc32c.value(raw).to_bytes(4, "little")])
+    return b"".join([*chunks, _with_crc32c(index.tobytes())])
+
+
+def _with_crc32c(data: bytes) -> bytes:
+    checksum: int = google_crc32c.value(data)
+    return data + checksum.to_bytes(4, "little")

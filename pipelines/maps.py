@@ -111,11 +111,16 @@ def annotate_batch(
 ) -> tuple[dict[str, NDArray[Any]], list[str]]:
     """Return the encoding's arrays of a batch, and for each row why its logits cannot be kept, or ''."""
     logits = annotator.dense(to_input(images, annotator))
-    finite = (logits.abs() <= _LARGEST_LOGIT).flatten(1).all(dim=1)  # false for NaN too
+    finite = is_usable(logits)
     if not bool(finite.all()):
         logits = torch.where(finite[:, None, None, None], logits, torch.zeros_like(logits))
     bad = "the annotator's logits are not finite"
     return encode(logits, info), ["" if good else bad for good in finite.tolist()]
+
+
+def is_usable(logits: Tensor) -> Tensor:
+    """Whether each image's logits ``[B, C, H, W]`` can be kept, bool ``[B]``."""
+    return (logits.abs() <= _LARGEST_LOGIT).flatten(1).all(dim=1)  # false for NaN too
 
 
 def to_input(images: Sequence[LoadedImage], annotator: Annotator) -> Tensor:

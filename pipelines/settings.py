@@ -11,6 +11,7 @@ from labelstore.errors import DamagedError, StoreMismatchError, StoreNotFoundErr
 from labelstore.ids import ImageIds
 from labelstore.pipelines import defaults
 from labelstore.pipelines.annotators.spec import AnnotatorInfo, AnnotatorSpec
+from labelstore.pipelines.choice import EncodingChoice, baseline, check_choice, spectral_shape
 from labelstore.pipelines.images import ImageListing
 from labelstore.pipelines.plan import pending_shards, shard_size
 from labelstore.schema import AnnotatorRecord, StoreInfo, index_arrays
@@ -25,6 +26,10 @@ class Settings:
 
     model: str | None = None
     image_size: int | None = None
+    encoding: str | None = None
+    classes_per_image: int | None = None
+    patterns: int | None = None
+    frequencies: int | None = None
     top_k: int | None = None
     baseline: str | None = None
     exif: str | None = None
@@ -33,6 +38,18 @@ class Settings:
     def annotator_spec(self) -> AnnotatorSpec:
         """Return the annotator of a new store."""
         return AnnotatorSpec(self.model or defaults.MODEL, self.image_size)
+
+    def encoding_choice(self) -> EncodingChoice:
+        """Return the encoding of a new store.
+
+        Raises
+        ------
+        OptionError
+            Choices that do not go together.
+        """
+        choice = EncodingChoice(self.encoding, self.classes_per_image, self.patterns, self.frequencies, self.baseline)
+        check_choice(choice)
+        return choice
 
     def chosen_top_k(self) -> int:
         """Return K of a new store."""
@@ -72,8 +89,14 @@ def existing_store(location: str, settings: Settings, listing: ImageListing) -> 
 
 
 def new_store_info(settings: Settings, listing: ImageListing, annotator: AnnotatorInfo, id_bytes: int) -> StoreInfo:
-    """Return what a new store says of itself."""
-    how = annotator.preprocessing
+    """Return what a new store says of itself.
+
+    Raises
+    ------
+    OptionError
+        An encoding that this annotator's maps cannot have.
+    """
+    how, encoding = annotator.preprocessing, settings.encoding_choice()
     return StoreInfo(
         num_rows=len(listing.ids),
         num_classes=annotator.num_classes,
@@ -90,8 +113,9 @@ def new_store_info(settings: Settings, listing: ImageListing, annotator: Annotat
             interpolation=how.interpolation,
             requested=settings.annotator_spec().model,
         ),
-        encoding=defaults.ENCODING,
-        baseline=settings.baseline or defaults.BASELINE,
+        encoding=encoding.name,
+        spectral=spectral_shape(encoding, annotator.num_classes, annotator.map_size),
+        baseline=baseline(encoding),
         exif=settings.chosen_exif(),
         class_names=annotator.class_names,
         class_ids=annotator.class_ids,
@@ -99,7 +123,7 @@ def new_store_info(settings: Settings, listing: ImageListing, annotator: Annotat
         images_root=str(listing.root.absolute()),
         versions=_versions(),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        recipe=find_encoding(defaults.ENCODING, "new store").recipe,
+        recipe=find_encoding(encoding.name, "new store").recipe,
     )
 
 
@@ -113,12 +137,20 @@ def _require_same_settings(location: str, settings: Settings, info: StoreInfo) -
     pairs = {
         "--model": (settings.model, settings.model if settings.model in known else info.annotator.name),
         "--image-size": (settings.image_size, info.annotator.input_size),
+        "--encoding": (settings.encoding, info.encoding),
+        "--classes-per-image": (settings.classes_per_image, None if info.spectral is None else info.spectral.classes),
+        "--patterns": (settings.patterns, None if info.spectral is None else info.spectral.patterns),
+        "--frequencies": (settings.frequencies, None if info.spectral is None else max(info.spectral.frequencies)),
         "--top-k": (settings.top_k, info.top_k),
         "--baseline": (settings.baseline, info.baseline),
         "--exif": (settings.exif, info.exif),
         "--shard-size": (settings.shard_size, info.shard_size),
     }
-    differ = [f"{option} {given} (the store has {has})" for option, (given, has) in pairs.items() if given not in (None, has)]
+    differ = [
+        f"{option} {given} (the store has {'none' if has is None else has})"
+        for option, (given, has) in pairs.items()
+        if given not in (None, has)
+    ]
     if differ:
         raise StoreMismatchError(
             f"{location}: this store was made with other settings: {', '.join(differ)}. "

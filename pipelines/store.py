@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import ZstdCodec
+from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.array_spec import ArrayConfigParams
 
 from labelstore.encodings import committed_arrays
@@ -129,7 +129,7 @@ def _create_array(group: zarr.Group, spec: ArraySpec, rows: int, chunk_rows: int
         shards=(chunk_rows, *spec.row_shape) if spec.by_row else None,
         dtype=spec.dtype,
         fill_value=spec.fill,
-        compressors=[ZstdCodec(level=ZSTD_LEVEL, checksum=True)],
+        compressors=[ZstdCodec(level=ZSTD_LEVEL, checksum=True) if spec.compressed else Crc32cCodec()],
         chunk_key_encoding={"name": "default", "separator": "."},
         config=_WRITE_ALL,
     )

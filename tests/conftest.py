@@ -36,11 +36,12 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make_store(tmp_path: Path) -> MakeStore:
-    """A function that annotates a folder with a toy annotator in this process."""
+    """A function that annotates a folder with a toy annotator in this process, in encoding ``topk`` unless told otherwise."""
 
     def make(images: Path, store: Path | None = None, model: str = "toy_annotators:colours", **choices: Any) -> Summary:
         location = str(store or tmp_path / "labels.zarr")
         choices.setdefault("top_k", 3)
+        choices.setdefault("encoding", "topk")
         return annotate(images, location, Settings(model=model, **choices), SERIAL, Observer())
 
     return make
@@ -48,8 +49,19 @@ def make_store(tmp_path: Path) -> MakeStore:
 
 @pytest.fixture(scope="session")
 def picture_store(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished store of `pictures`. Read only: tests that change it copy it."""
+    """A finished store of `pictures`, encoding ``topk``. Read only: tests that change it copy it."""
     store = tmp_path_factory.mktemp("store") / "labels.zarr"
-    settings = Settings(model="toy_annotators:colours", top_k=3)
+    settings = Settings(model="toy_annotators:colours", top_k=3, encoding="topk")
+    annotate(pictures, str(store), settings, SERIAL, Observer())
+    return store
+
+
+@pytest.fixture(scope="session")
+def spectral_store(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished store of `pictures`, encoding ``spectral``. Read only."""
+    store = tmp_path_factory.mktemp("spectral") / "labels.zarr"
+    settings = Settings(
+        model="toy_annotators:colours", top_k=3, encoding="spectral", classes_per_image=5, patterns=3, frequencies=4
+    )
     annotate(pictures, str(store), settings, SERIAL, Observer())
     return store

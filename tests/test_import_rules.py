@@ -35,7 +35,11 @@ ALLOWED = {
     "torchvision": TORCH,
     "timm": ("labelstore.pipelines.annotators",),
     "PIL": ("labelstore.pipelines.images", "labelstore.cli", "labelstore.torch"),
-    "numba": ("labelstore.encodings.topk_compiled",),
+    "numba": (
+        "labelstore.encodings.compiling",
+        "labelstore.encodings.topk_compiled",
+        "labelstore.encodings.spectral_compiled",
+    ),
 }
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from labelstore.encodings.base import Arrays, Encoding, SoftLabels
+from labelstore.encodings.spectral import Spectral
 from labelstore.encodings.topk import TopK
 from labelstore.errors import FormatError
 from labelstore.schema import COMMON_ARRAYS, ArraySpec, StoreInfo
 
-ENCODINGS: dict[str, Encoding] = {TopK.name: TopK()}
+ENCODINGS: dict[str, Encoding] = {TopK.name: TopK(), Spectral.name: Spectral()}
 
 __all__ = ["ENCODINGS", "Arrays", "Encoding", "SoftLabels", "committed_arrays", "find_encoding"]
 

@@ -34,6 +34,14 @@ class Encoding(Protocol):
         """Look for values that no writer makes; return the first bad entry's place in the batch, and what is wrong."""
         ...
 
+    def unpack(self, arrays: Arrays, info: StoreInfo) -> dict[str, NDArray[Any]]:
+        """Return what another device needs of checked arrays to pool them, each its own array with the batch axis first."""
+        ...
+
+    def one_class(self, chosen: int, logit: float, info: StoreInfo) -> dict[str, NDArray[Any]]:
+        """Return what `unpack` would, without the batch axis, of a map that gives one class a logit everywhere."""
+        ...
+
     def decode(self, arrays: Arrays, info: StoreInfo) -> LabelMap:
         """Return the label maps ``[B, K, H, W]`` of checked arrays."""
         ...

@@ -62,6 +62,18 @@ class TopK:
             return row, f"score_range: expected (max, step >= 0), finite down to the last level, found {found}"
         return None
 
+    def unpack(self, arrays: Arrays, info: StoreInfo) -> dict[str, NDArray[Any]]:
+        """Return the arrays as they are."""
+        return dict(arrays)
+
+    def one_class(self, chosen: int, logit: float, info: StoreInfo) -> dict[str, NDArray[Any]]:
+        """Name the class as the best of every location, and no other."""
+        shape = (info.top_k, *info.map_size)
+        classes = np.full(shape, NO_CLASS, np.uint16)
+        classes[0] = chosen
+        ranges = np.array([logit, 0.0], np.float32)
+        return {"classes": classes, "scores": np.zeros(shape, np.uint8), "score_range": ranges}
+
     def decode(self, arrays: Arrays, info: StoreInfo) -> LabelMap:
         """Undo the rank gaps."""
         ranges = arrays["score_range"]

@@ -22,10 +22,9 @@ from numpy.typing import NDArray
 from labelstore.errors import CacheError, OptionError
 from labelstore.schema import ArraySpec, StoreInfo
 from labelstore.storage.base import Source, UsePart
-from labelstore.storage.chunks import CRC32C_RESIDUE
+from labelstore.storage.plain import CHECKSUM_BYTES, CRC32C_RESIDUE
 
 _HEAD = np.dtype([("row", "<i8"), ("seal", "<u4")])
-_CHECKSUM = 4
 
 
 class CachedSource:
@@ -56,7 +55,7 @@ class CachedSource:
         self.where, self.direct = source.where, source.direct
         self._source, self._info, self._specs = source, info, tuple(specs)
         self._folder, self._most_bytes = Path(folder), most_bytes
-        self._size = _HEAD.itemsize + sum(spec.row_bytes for spec in specs) + _CHECKSUM
+        self._size = _HEAD.itemsize + sum(spec.row_bytes for spec in specs) + CHECKSUM_BYTES
         self._file = self._folder / f"labelstore-{_identity(info, specs)}.v1.cache"
         self._fd, self._writable = _open(self._file)
         self.capacity = min(info.num_rows, self._room() // self._size)
@@ -149,7 +148,7 @@ class CachedSource:
         for row, record in zip(rows.tolist(), table, strict=True):
             if row < self.capacity:
                 data = record.tobytes()
-                self._write(data + google_crc32c.value(data).to_bytes(_CHECKSUM, "little"), row * self._size)
+                self._write(data + google_crc32c.value(data).to_bytes(CHECKSUM_BYTES, "little"), row * self._size)
 
     def _write(self, data: bytes, offset: int) -> None:
         try:

@@ -15,11 +15,9 @@ from numpy.typing import NDArray
 from labelstore.errors import DamagedError
 from labelstore.schema import ArraySpec
 from labelstore.storage.frames import FrameError, decode_frame, largest_frame
+from labelstore.storage.plain import CHECKSUM_BYTES, CRC32C_RESIDUE
 
 _ENTRY = 16  # the index keeps offset and length of a chunk as two uint64
-_CHECKSUM = 4
-CRC32C_RESIDUE = 0x48674BC7
-"""The crc32c of anything that is followed by its own crc32c."""
 _ABSENT = np.uint64(2**64 - 1)
 MISSING = 0
 """The length that stands for a chunk that is not there."""
@@ -41,7 +39,7 @@ class DataFile:
 
     def tail(self) -> int:
         """Return the last four bytes as a little-endian number: a shard file's index checksum, a zstd frame's."""
-        return int.from_bytes(self.read(max(self.length - _CHECKSUM, 0), _CHECKSUM), "little")
+        return int.from_bytes(self.read(max(self.length - CHECKSUM_BYTES, 0), CHECKSUM_BYTES), "little")
 
     def __del__(self) -> None:
         fd = getattr(self, "fd", None)
@@ -49,21 +47,26 @@ class DataFile:
             os.close(fd)
 
 
-def read_index(file: DataFile, shard_size: int, row_bytes: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+def largest_chunk(spec: ArraySpec) -> int:
+    """Return the bytes that a row's chunk may take in a shard file."""
+    return largest_frame(spec.row_bytes) if spec.compressed else spec.row_bytes + CHECKSUM_BYTES
+
+
+def read_index(file: DataFile, shard_size: int, largest: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     """Return the offsets and lengths of a shard file's chunks, ``[shard_size]`` each; `MISSING` is the length of none.
 
     Raises
     ------
     DamagedError
-        The index does not match its checksum, points out of the file, or at more than a row's ``row_bytes`` can take.
+        The index does not match its checksum, points out of the file, or at chunks of more than ``largest`` bytes.
     """
-    size = shard_size * _ENTRY + _CHECKSUM
+    size = shard_size * _ENTRY + CHECKSUM_BYTES
     raw = file.read(max(file.length - size, 0), size)
     if len(raw) != size or google_crc32c.value(raw) != CRC32C_RESIDUE:
         raise DamagedError(f"{file.path}: the shard's index does not match its checksum")
     index = np.frombuffer(raw, "<u8", shard_size * 2)
     offsets, lengths = index[0::2], index[1::2]
-    end, most = file.length - size, min(largest_frame(row_bytes), file.length - size)
+    end, most = file.length - size, min(largest, file.length - size)
     if int(lengths.max()) > most:
         absent = (offsets == _ABSENT) & (lengths == _ABSENT)
         offsets, lengths = np.where(absent, 0, offsets), np.where(absent, MISSING, lengths)

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from labelstore.errors import DamagedError
 from labelstore.schema import ArraySpec, StoreInfo
 from labelstore.storage.base import DamagedRowError, UsePart
-from labelstore.storage.chunks import DataFile, decode_chunk, read_chunk, read_index
+from labelstore.storage.chunks import DataFile, decode_chunk, largest_chunk, read_chunk, read_index
 from labelstore.storage.frames import FrameError, decode_frame, decode_frames, decode_usual, usual_header
 from labelstore.storage.metadata import ArrayMeta, commits_spec
 from labelstore.storage.openfiles import Files, OpenFiles
+from labelstore.storage.plain import check_plain, check_plains
 from labelstore.storage.table import RowTable
 from labelstore.threads import in_parts
 
@@ -27,8 +28,7 @@ class _Chunks:
     """Where the chunks of one array lie; what `LocalSource` looks up for every row, kept bare."""
 
     place: int
-    size: int
-    header: bytes
+    header: bytes | tuple[()]
     dtype: np.dtype[Any]
     row_shape: tuple[int, ...]
     offsets: NDArray[np.unsignedinteger[Any]]
@@ -59,8 +59,7 @@ class LocalSource:
         self._chunks = {
             spec.name: _Chunks(
                 place,
-                spec.row_bytes,
-                usual_header(spec.row_bytes),
+                usual_header(spec.row_bytes) if spec.compressed else (),  # nothing starts with any of none
                 spec.numpy_dtype,
                 spec.row_shape,
                 self._table.offsets[spec.name],
@@ -107,7 +106,7 @@ class LocalSource:
                     found[spec.name] = values
             use(part, found)
 
-        in_parts(work, len(rows), threads)
+        in_parts(work, len(rows), threads if any(spec.compressed and spec.by_row for spec in specs) else 1)
 
     def row(self, specs: Sequence[ArraySpec], row: int) -> dict[str, NDArray[Any]]:
         """See `labelstore.storage.base.Source.row`."""
@@ -121,7 +120,7 @@ class LocalSource:
                 continue
             data = os.pread(files[chunks.place].fd, chunks.lengths.item(row), chunks.offsets.item(row))
             try:
-                decoded = decode_usual(data) if data.startswith(chunks.header) else decode_frame(data, chunks.size)
+                decoded = decode_usual(data) if data.startswith(chunks.header) else _decode_chunk(spec, data)
             except FrameError as error:
                 raise self._damaged(spec, row, error) from error
             found[name] = np.ndarray(chunks.row_shape, chunks.dtype, bytearray(decoded))
@@ -153,24 +152,26 @@ class LocalSource:
         ordered = rows[order]
         shards = (ordered // self._info.shard_size).tolist()
         opened = self._files.of_each(dict.fromkeys(shards))
-        places = order.tolist()
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        places = back.tolist()
         found = []
         for chunks in chunked:
-            fds = [opened[shard][chunks.place].fd for shard in shards]
-            frames = [b""] * len(rows)
-            read = map(os.pread, fds, chunks.lengths[ordered].tolist(), chunks.offsets[ordered].tolist())
-            for place, frame in zip(places, read, strict=True):
-                frames[place] = frame
-            found.append(frames)
+            fds = {shard: files[chunks.place].fd for shard, files in opened.items()}
+            places_of = chunks.lengths[ordered].tolist(), chunks.offsets[ordered].tolist()
+            read = list(map(os.pread, map(fds.__getitem__, shards), *places_of))
+            found.append(list(map(read.__getitem__, places)))
         return found
 
     def _decode(self, spec: ArraySpec, rows: NDArray[np.int64], frames: Sequence[bytes]) -> NDArray[Any]:
         try:
+            if not spec.compressed:
+                return check_plains(frames, spec.row_bytes).view(spec.numpy_dtype).reshape(len(rows), *spec.row_shape)
             decoded = decode_frames(frames, spec.row_bytes)
         except FrameError:
             for row, frame in zip(rows.tolist(), frames, strict=True):
                 try:
-                    decode_frame(frame, spec.row_bytes)
+                    _decode_chunk(spec, frame)
                 except FrameError as error:
                     raise self._damaged(spec, row, error) from error
             raise
@@ -199,7 +200,7 @@ class LocalSource:
             elif spec.resident:
                 values[spec.name] = decode_chunk(file.read(0, file.length), spec, self._info.shard_size, file.path)
         indexes = {
-            spec.name: read_index(file, self._info.shard_size, spec.row_bytes)
+            spec.name: read_index(file, self._info.shard_size, largest_chunk(spec))
             for spec, file in zip(self._by_row, opened, strict=True)
         }
         with self._files.lock():
@@ -238,3 +239,7 @@ class LocalSource:
 
     def _path(self, spec: ArraySpec, shard: int) -> str:
         return f"{self.where}/{self.file_key(spec, shard)}"
+
+
+def _decode_chunk(spec: ArraySpec, data: bytes) -> bytes:
+    return decode_frame(data, spec.row_bytes) if spec.compressed else check_plain(data, spec.row_bytes)

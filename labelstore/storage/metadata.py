@@ -73,16 +73,24 @@ def _known_codecs(codecs: object, spec: ArraySpec) -> bool:
         and inner.get("index_location", "end") == "end"
         and index == ["bytes", "crc32c"]
         and _configuration(inner["index_codecs"][0]).get("endian") == "little"
-        and _bytes_then_checked_zstd(inner.get("codecs"), spec)
+        and (_bytes_then_checked_zstd if spec.compressed else _bytes_then_crc32c)(inner.get("codecs"), spec)
     )
 
 
 def _bytes_then_checked_zstd(codecs: object, spec: ArraySpec) -> bool:
     if not isinstance(codecs, list | tuple) or [codec.get("name") for codec in codecs] != ["bytes", "zstd"]:
         return False
-    one_byte = spec.numpy_dtype.itemsize == 1
-    little = one_byte or _configuration(codecs[0]).get("endian") == "little"
-    return little and _configuration(codecs[1]).get("checksum") is True
+    return _is_little(codecs[0], spec) and _configuration(codecs[1]).get("checksum") is True
+
+
+def _bytes_then_crc32c(codecs: object, spec: ArraySpec) -> bool:
+    if not isinstance(codecs, list | tuple) or [codec.get("name") for codec in codecs] != ["bytes", "crc32c"]:
+        return False
+    return _is_little(codecs[0], spec)
+
+
+def _is_little(codec: object, spec: ArraySpec) -> bool:
+    return spec.numpy_dtype.itemsize == 1 or _configuration(codec).get("endian") == "little"
 
 
 def _configuration(value: object) -> Mapping[str, Any]:

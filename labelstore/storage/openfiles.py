@@ -47,6 +47,11 @@ class OpenFiles:
 
     def of_each(self, shards: Iterable[int]) -> dict[int, Files]:
         """Return shards' files, by shard."""
+        if len(self._open) < self._limit:
+            found = {shard: self._open.get(shard) for shard in shards}
+            if None not in found.values():
+                return {shard: files for shard, files in found.items() if files is not None}
+            shards = found
         with self.lock():
             return {shard: self._get(shard) for shard in shards}
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.schema import ArraySpec, StoreInfo
-from labelstore.storage.frames import largest_frame
+from labelstore.storage.chunks import largest_chunk
 
 
 class RowTable:
@@ -32,8 +32,9 @@ class RowTable:
         self.values: dict[str, NDArray[Any]] = {}
         for spec in specs:
             if spec.by_row:
-                self.offsets[spec.name] = _zeros((rows,), np.min_scalar_type(info.shard_size * largest_frame(spec.row_bytes)))
-                self.lengths[spec.name] = _zeros((rows,), np.min_scalar_type(largest_frame(spec.row_bytes)))
+                largest = largest_chunk(spec)
+                self.offsets[spec.name] = _zeros((rows,), np.min_scalar_type(info.shard_size * largest))
+                self.lengths[spec.name] = _zeros((rows,), np.min_scalar_type(largest))
             elif spec.resident:
                 self.values[spec.name] = _zeros((rows, *spec.row_shape), spec.numpy_dtype)
         self.status: NDArray[np.uint8] = self.values["status"]  # 0, which is pending, until it is filled in

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from labelstore.encodings import find_encoding
 from labelstore.errors import LabelStoreError, OptionError, PendingRowError
 from labelstore.reader import LabelMapReader
-from labelstore.schema import NO_CLASS, Status
+from labelstore.schema import Status
 from labelstore.torch.classes import ClassMap, match_classes
 from labelstore.torch.follow import follow
 from labelstore.torch.images import DatasetImages, Ids, check_crc32, check_orientation
@@ -45,8 +46,8 @@ class SoftLabelDataset(Dataset[Any]):
         The store's image id of each item, a sequence or a function of the index. By default the path below the folder's root.
     yields
         ``labels``: (image, soft label float32 ``[D]``). ``maps``: (image, map), to pool where the model is: a dict of
-        ``classes``, ``scores``, ``score_range`` (`LabelMapReader.read_packed`; 3.4 kB for 15x15) and ``box`` float64 ``[4]``,
-        which collates and goes as it is into `labelstore.torch.pool`.
+        what `LabelMapReader.read_packed` gives (encoding ``spectral``: 0.3 kB; ``topk``: 3.4 kB for 15x15) and ``box`` float64
+        ``[4]``, which collates and goes as it is into `labelstore.torch.pool`.
     class_map
         Which class of the store is which of the data set: see `match_classes`. By default they must be the same.
     missing
@@ -151,7 +152,15 @@ class SoftLabelDataset(Dataset[Any]):
             return torch.from_numpy(self.reader.pool(rows, boxes.numpy(), self._temperature, self.class_map))
         maps = {name: torch.from_numpy(part) for name, part in self.reader.read_packed(rows).items()}
         columns = None if self.class_map is None else torch.from_numpy(self.class_map)
-        return pool(maps, boxes, self.reader.num_classes, grid=self._grid, temperature=self._temperature, class_map=columns)
+        return pool(
+            maps,
+            boxes,
+            self.reader.num_classes,
+            map_size=self.reader.map_size,
+            grid=self._grid,
+            temperature=self._temperature,
+            class_map=columns,
+        )
 
     def _target(self, target: Any) -> int:
         classes = self.reader.num_classes if self.class_map is None else len(self.class_map)
@@ -161,14 +170,10 @@ class SoftLabelDataset(Dataset[Any]):
 
     def _one_hot_map(self, target: int) -> dict[str, Tensor]:
         """A packed map that pools to the one-hot label of a target, whatever the box."""
-        shape = (self.reader.top_k, *self.reader.map_size)
-        classes = np.full(shape, NO_CLASS, np.uint16)
-        classes[0] = target if self.class_map is None else self.class_map[target]
-        return {
-            "classes": torch.from_numpy(classes),
-            "scores": torch.zeros(shape, dtype=torch.uint8),
-            "score_range": torch.tensor([_CERTAIN, 0.0]),
-        }
+        chosen = target if self.class_map is None else int(self.class_map[target])
+        info = self.reader.info
+        packed = find_encoding(info.encoding, "store").one_class(chosen, _CERTAIN, info)
+        return {name: torch.from_numpy(part) for name, part in packed.items()}
 
 
 def find_rows(reader: LabelMapReader, ids: Sequence[str], missing: str) -> NDArray[np.int64]:

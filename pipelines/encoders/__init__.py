@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,16 +10,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from labelstore.encodings import find_encoding
-from labelstore.pipelines.encoders import topk
+from labelstore.encodings.spectral import ARRAY
+from labelstore.pipelines.encoders import spectral, topk
 from labelstore.schema import StoreInfo
 
-ENCODERS = {"topk": lambda logits, info: topk.encode(logits, info.top_k, info.baseline)}
+Arrays = dict[str, NDArray[Any]]
 
 __all__ = ["ENCODERS", "encode"]
 
 
-def encode(logits: Tensor, info: StoreInfo) -> dict[str, NDArray[Any]]:
+def encode(logits: Tensor, info: StoreInfo) -> Arrays:
     """Return the arrays that the store keeps of dense logits ``[B, C, H, W]`` (finite), in its dtypes, in host memory."""
     dtypes = {spec.name: spec.numpy_dtype for spec in find_encoding(info.encoding, "encode").arrays(info)}
-    arrays = ENCODERS[info.encoding](logits, info)
-    return {name: np.asarray(tensor.cpu().numpy(), dtypes[name]) for name, tensor in arrays.items()}
+    return {name: np.asarray(array, dtypes[name]) for name, array in ENCODERS[info.encoding](logits, info).items()}
+
+
+def _topk(logits: Tensor, info: StoreInfo) -> Arrays:
+    return {name: part.cpu().numpy() for name, part in topk.encode(logits, info.top_k, info.baseline).items()}
+
+
+def _spectral(logits: Tensor, info: StoreInfo) -> Arrays:
+    return {ARRAY: spectral.encode(logits, info)}
+
+
+ENCODERS: dict[str, Callable[[Tensor, StoreInfo], Arrays]] = {"topk": _topk, "spectral": _spectral}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -59,10 +60,14 @@ def test_the_summary_of_the_installed_command(images, store):
     assert lines[0] == "8 of 8 images annotated, 0 failed"
     assert lines[1].startswith("This run: 8 images in ")
     assert lines[1].endswith(" images/s")
-    assert lines[2].startswith("Store: labels.zarr (")
-    assert lines[2].endswith(" bytes a map)")
-    assert lines[3] == "Next:  labelstore inspect cold/0.png"
-    assert len(lines) == 4
+    assert re.fullmatch(
+        r"Distance to the annotator's own labels: L1 0\.\d{3}, KL 0\.\d{3}, same best class for \d+% of crops \(8 images\)",
+        lines[2],
+    )
+    assert lines[3].startswith("Store: labels.zarr (")
+    assert lines[3].endswith(" bytes a map)")
+    assert lines[4] == "Next:  labelstore inspect cold/0.png"
+    assert len(lines) == 5
 
 
 def test_what_it_says_to_type_next_works(images, tmp_path, monkeypatch):
@@ -135,7 +140,7 @@ def test_names_that_look_like_markup_are_printed_as_they_are(tmp_path, monkeypat
 
 def test_help_says_what_the_defaults_are():
     words = "".join(run_here("annotate", "--help").out.split())
-    for default in ("labels.zarr", defaults.MODEL, defaults.TOP_K, defaults.BASELINE, defaults.EXIF, "auto"):
+    for default in ("labels.zarr", defaults.MODEL, defaults.TOP_K, defaults.ENCODING, defaults.EXIF, "auto"):
         assert f"[default:{default}" in words
 
 

@@ -1,6 +1,6 @@
-"""Makes the golden store of format version 1. Run once when the format was fixed; to be run again only for a new version.
+"""Makes the golden stores of format version 1. Run once when the format was fixed; to be run again only for a new version.
 
-python tests/golden/make.py FOLDER
+python tests/golden/make.py FOLDER topk|spectral
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from labelstore import LabelMapReader
 from labelstore.ids import pack_ids
 from labelstore.pipelines.encoders import encode
 from labelstore.pipelines.store import ShardWriter, create_store
-from labelstore.schema import AnnotatorRecord, Status, StoreInfo
+from labelstore.schema import AnnotatorRecord, SpectralShape, Status, StoreInfo
 
 IDS = ["a 1.png", "b/é.png", "c.jpg", "d.jpg", "e.jpg", "f.jpg", "g.jpg", "h.jpg", "i.jpg"]
 FAILED, PENDING_SHARD = 3, 2
 
 
-def make(folder: Path) -> None:
-    store = str(folder / "v1-topk.zarr")
+def make(folder: Path, encoding: str) -> None:
+    store = str(folder / f"v1-{encoding}.zarr")
     ids = pack_ids(IDS)
     record = AnnotatorRecord("golden", "0" * 64, 32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic")
     info = StoreInfo(
@@ -33,6 +33,9 @@ def make(folder: Path) -> None:
         shard_size=4,
         id_bytes=ids.shape[1],
         annotator=record,
+        encoding=encoding,
+        spectral=SpectralShape(5, 3, 2, (3, 4)) if encoding == "spectral" else None,
+        baseline="absent_mass" if encoding == "spectral" else "absent_mean",
         class_names=tuple(f"class {number}" for number in range(10)),
         created="2026-01-01T00:00:00+00:00",
     )
@@ -56,8 +59,8 @@ def make(folder: Path) -> None:
     reader = LabelMapReader(store)
     read = reader.read(done)
     soft = reader.pool(done, boxes)
-    np.savez_compressed(folder / "v1-topk.npz", classes=read.classes, scores=read.scores, boxes=boxes, soft=soft)
+    np.savez_compressed(folder / f"v1-{encoding}.npz", classes=read.classes, scores=read.scores, boxes=boxes, soft=soft)
 
 
 if __name__ == "__main__":
-    make(Path(sys.argv[1]))
+    make(Path(sys.argv[1]), sys.argv[2])

@@ -13,10 +13,12 @@ import zarr
 from labelstore import LabelMapReader
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "v1-topk.zarr"
-ARRAYS = {
-    "classes": ("uint16", (3, 4, 6)),
-    "scores": ("uint8", (3, 4, 6)),
-    "score_range": ("float32", (2,)),
+SPECTRAL = GOLDEN.with_name("v1-spectral.zarr")
+MAPS = {
+    GOLDEN: {"classes": ("uint16", (3, 4, 6)), "scores": ("uint8", (3, 4, 6)), "score_range": ("float32", (2,))},
+    SPECTRAL: {"spectra": ("uint8", (60,))},
+}
+COMMON = {
     "status": ("uint8", ()),
     "errors": ("uint8", (160,)),
     "targets": ("int32", ()),
@@ -43,15 +45,17 @@ LIBRARIES = {"zarr": by_zarr, "zarrs": by_zarrs, "tensorstore": by_tensorstore}
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_every_array_opens_and_is_the_same(library):
-    info = json.loads((GOLDEN / "zarr.json").read_text())["attributes"]["labelstore"]
-    for name, (dtype, row_shape) in ARRAYS.items():
-        values = LIBRARIES[library](GOLDEN, name)
+@pytest.mark.parametrize("store", MAPS, ids=lambda store: store.stem)
+def test_every_array_opens_and_is_the_same(library, store):
+    info = json.loads((store / "zarr.json").read_text())["attributes"]["labelstore"]
+    arrays = MAPS[store] | COMMON
+    for name, (dtype, row_shape) in arrays.items():
+        values = LIBRARIES[library](store, name)
         assert values.dtype == dtype, name
         assert values.shape == (info["num_rows"], *row_shape), name
-        np.testing.assert_array_equal(values, by_zarr(GOLDEN, name))
-    assert LIBRARIES[library](GOLDEN, "commits").shape == (3, 6, 3)
-    assert {path.name for path in GOLDEN.iterdir()} == {*ARRAYS, "commits", "zarr.json"}
+        np.testing.assert_array_equal(values, by_zarr(store, name))
+    assert LIBRARIES[library](store, "commits").shape == (3, len(MAPS[store]) + 3, 3)
+    assert {path.name for path in store.iterdir()} == {*arrays, "commits", "zarr.json"}
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -81,6 +85,52 @@ def test_pooling_by_hand_gives_what_the_reader_gives(library):
     logits = np.bincount(classes.ravel(), scores.ravel(), reader.num_classes) / (4 * 6)
     soft = np.exp(logits - logits.max())
     np.testing.assert_allclose(reader.pool([0], [(0, 0, 1, 1)])[0], soft / soft.sum(), atol=1e-6)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_the_recipe_of_spectral_maps_gives_what_the_reader_gives(library):
+    """docs/format.md, 'Decoding a spectral map', step by step."""
+    load, reader = LIBRARIES[library], LabelMapReader(SPECTRAL)
+    info = json.loads((SPECTRAL / "zarr.json").read_text())["attributes"]["labelstore"]
+    shape, (height, width) = info["spectral"], info["map_size"]
+    m, p, r, (kh, kw) = shape["classes"], shape["shaped"], shape["patterns"], shape["frequencies"]
+    record = np.dtype(
+        [
+            ("max", "<f4"),
+            ("mean_step", "<f4"),
+            ("weight_step", "<f4"),
+            ("classes", "<u2", (m,)),
+            ("means", "u1", (m,)),
+            ("weights", "i1", (p, r)),
+            ("patterns", "i1", (r, kh, kw)),
+        ]
+    )
+    phi_y = np.cos(np.pi * np.arange(kh)[:, None] * (np.arange(height) + 0.5) / height)
+    phi_x = np.cos(np.pi * np.arange(kw)[:, None] * (np.arange(width) + 0.5) / width)
+    spectra = load(SPECTRAL, "spectra")
+    for row in np.flatnonzero(load(SPECTRAL, "status") == 1):
+        n = np.frombuffer(spectra[row].tobytes(), record, count=1)[0]
+        logits = np.zeros((info["num_classes"], height, width))
+        pattern = np.einsum("ruv,uy,vx->ryx", n["patterns"] / 127, phi_y, phi_x)
+        maps = np.full((m, height, width), 1.0) * (n["max"] - n["mean_step"] * n["means"].astype(float))[:, None, None]
+        maps[:p] += np.einsum("pr,ryx->pyx", n["weight_step"] * n["weights"].astype(float), pattern)
+        logits[n["classes"]] = maps
+        found = reader[int(row)]
+        np.testing.assert_allclose(np.take_along_axis(logits, found.classes.astype(int), 0), found.scores, rtol=1e-5, atol=1e-5)
+        mean = np.exp(logits.mean(axis=(1, 2)))
+        np.testing.assert_allclose(reader.pool([row], [(0, 0, 1, 1)])[0], mean / mean.sum(), atol=1e-5)
+
+
+def test_the_golden_spectral_store_reads_as_it_was_written():
+    reader = LabelMapReader(SPECTRAL)
+    assert (len(reader), reader.num_classes, reader.top_k, reader.map_size) == (9, 10, 3, (4, 6))
+    assert reader.status().tolist() == [1, 1, 1, 2, 1, 1, 1, 1, 0]
+    expected = np.load(SPECTRAL.with_name("v1-spectral.npz"))
+    done = [0, 1, 2, 4, 5, 6, 7]
+    many = reader.read(done)
+    np.testing.assert_array_equal(many.classes, expected["classes"])
+    np.testing.assert_allclose(many.scores, expected["scores"], rtol=1e-6)
+    np.testing.assert_allclose(reader.pool(done, expected["boxes"]), expected["soft"], atol=1e-6)
 
 
 def test_the_golden_store_reads_as_it_was_written():

@@ -246,6 +246,63 @@ def test_image_crc32_is_of_the_file(reader, pictures):
     assert reader.image_crc32("red/3.png") == zlib.crc32((pictures / "red/3.png").read_bytes())
 
 
+@pytest.fixture
+def spectral_copy(spectral_store: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(spectral_store, tmp_path / "spectral.zarr"))
+
+
+def test_every_flipped_bit_of_a_spectral_file_is_found(spectral_copy):
+    file = spectral_copy / "spectra" / "c.2.0"
+    original, rows = file.read_bytes(), [8, 9, 10, 11]
+    for place in np.random.default_rng(0).integers(0, len(original) * 8, 1000).tolist():
+        flip(file, place // 8, place % 8)
+        with pytest.raises(DamagedError, match="c.2.0"):
+            LabelMapReader(spectral_copy).pool(rows, [WHOLE] * 4)
+        file.write_bytes(original)
+
+
+def test_damage_to_a_spectral_map_names_the_image_the_file_and_the_place(spectral_copy):
+    file = spectral_copy / "spectra" / "c.2.0"
+    flip(file, 20)
+    for read in (lambda reader: reader.read([10, 8]), lambda reader: reader[8]):
+        with pytest.raises(DamagedError, match=r"row 8 \('green/1.png'\).*c\.2\.0.*offset 0.*crc32c"):
+            read(LabelMapReader(spectral_copy))
+    LabelMapReader(spectral_copy).read([9])
+    data = file.read_bytes()
+    file.write_bytes(data[:-3])
+    with pytest.raises(DamagedError, match="not the file that was committed"):
+        LabelMapReader(spectral_copy).read([8])
+
+
+def test_spectral_maps_read_the_same_by_every_way(spectral_store, tmp_path):
+    rows, boxes = [3, 20, 3, 0], [WHOLE, (0, 0, 0.5, 1), (0.5, 0, 0.2, 1), (0.1, 0.1, 0.2, 0.9)]
+    reader = LabelMapReader(spectral_store)
+    expected, maps = reader.pool(rows, boxes), reader.read(rows)
+    others = {
+        "NumPy": LabelMapReader(spectral_store, compiled=False),
+        "one thread": LabelMapReader(spectral_store, threads=1),
+        "cache, first": LabelMapReader(spectral_store, cache=tmp_path),
+        "cache, again": LabelMapReader(spectral_store, cache=tmp_path),
+        "zarr": LabelMapReader(spectral_store),
+        "pickled": pickle.loads(pickle.dumps(reader)),
+    }
+    others["zarr"]._rows._source = ZarrSource(
+        str(spectral_store), reader.info, reader._rows._source._arrays, reader._rows._source._committed
+    )
+    for name, other in others.items():
+        np.testing.assert_allclose(other.pool(rows, boxes), expected, atol=1e-6, err_msg=name)
+        found = other.read(rows)
+        np.testing.assert_array_equal(found.classes, maps.classes, err_msg=name)
+        np.testing.assert_array_equal(found.scores, maps.scores, err_msg=name)
+        np.testing.assert_array_equal(other[3].scores, maps.scores[0], err_msg=name)
+
+
+def test_the_spectral_store_names_what_is_in_the_picture(spectral_store):
+    reader = LabelMapReader(spectral_store)
+    left, right = reader.pool(["blue/0.png"] * 2, [(0, 0, 0.4, 1), (0.6, 0, 1, 1)])
+    assert (left.argmax(), right.argmax()) == (BLUE, YELLOW)
+
+
 @pytest.mark.parametrize("name", ["classes/c.2.0.0.0", "scores/c.2.0.0.0"])
 def test_every_flipped_bit_of_a_shard_file_is_found_or_harmless(copy, name):
     file = copy / name

@@ -88,7 +88,9 @@ def test_an_observer_hears_the_plan_and_every_row(pictures, tmp_path):
 def test_the_batch_size_changes_no_label(make_store, pictures, tmp_path):
     make_store(pictures)
     one_by_one = Resources(workers=0, device="cpu", threads=1, decode_threads=1, batch_size=1)
-    annotate(pictures, str(tmp_path / "1.zarr"), Settings(model="toy_annotators:colours", top_k=3), one_by_one, Observer())
+    annotate(
+        pictures, str(tmp_path / "1.zarr"), Settings("toy_annotators:colours", encoding="topk", top_k=3), one_by_one, Observer()
+    )
     one, other = (LabelMapReader(tmp_path / name) for name in ("labels.zarr", "1.zarr"))
     boxes = np.tile(WHOLE, (21, 1))
     np.testing.assert_allclose(one.pool(one.ids, boxes), other.pool(one.ids, boxes), atol=2e-3)

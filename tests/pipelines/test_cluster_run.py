@@ -20,7 +20,7 @@ from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.samples import copy_samples
 from labelstore.pipelines.settings import Settings
 
-COLOURS = Settings(model="toy_annotators:colours", top_k=3)
+COLOURS = Settings(model="toy_annotators:colours", encoding="topk", top_k=3)
 DEADLY = Settings(model="unruly_annotators:deadly", top_k=3)
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "china.jpg", "flower.jpg")
 

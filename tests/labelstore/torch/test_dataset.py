@@ -26,9 +26,9 @@ CROP = v2.Compose([v2.RandomResizedCrop(16, antialias=True), v2.RandomHorizontal
 PLAIN = v2.Compose([v2.Resize((16, 16)), v2.PILToTensor()])
 
 
-@pytest.fixture
-def reader(picture_store: Path) -> LabelMapReader:
-    return LabelMapReader(picture_store)
+@pytest.fixture(params=["picture_store", "spectral_store"])
+def reader(request: pytest.FixtureRequest) -> LabelMapReader:
+    return LabelMapReader(request.getfixturevalue(request.param))
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_maps_pool_to_the_same_labels_elsewhere(folder, reader):
     expected = torch.stack([label for _, label in labels.__getitems__(indices)])
     torch.manual_seed(0)
     images, batch = default_collate(maps.__getitems__(indices))
-    found = pool(batch, batch["box"], reader.num_classes, class_map=torch.from_numpy(maps.class_map))
+    found = pool(batch, batch["box"], reader.num_classes, map_size=reader.map_size, class_map=torch.from_numpy(maps.class_map))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     assert type(batch["box"]) is torch.Tensor
     assert images.shape == (21, 3, 16, 16)
@@ -108,7 +108,10 @@ def test_maps_pool_to_the_same_labels_elsewhere(folder, reader):
 def test_a_map_is_a_few_bytes(folder, reader):
     entry = make(folder, reader, yields="maps")[0][1]
     size = sum(part.numel() * part.element_size() for part in entry.values())
-    assert size == reader.top_k * 7 * 7 * 3 + 8 + 32  # 3.4 kB for 15x15 and K = 5
+    if reader.info.spectral is None:
+        assert size == reader.top_k * 7 * 7 * 3 + 8 + 32  # 3.4 kB for 15x15 and K = 5
+    else:
+        assert size == 12 + 5 * 3 + 3 * 3 + 3 * 4 * 4 + 32  # 0.3 kB with 40 classes and 4 patterns
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
@@ -246,7 +249,15 @@ def test_maps_of_missing_images_pool_to_one_hot(patchy, temperature):
     _, batch = default_collate(maps.__getitems__([0, 16, 21, 5]))
     for grid in (None, (3, 3)):
         columns = torch.from_numpy(maps.class_map)
-        found = pool(batch, batch["box"], reader.num_classes, grid=grid, temperature=temperature, class_map=columns)
+        found = pool(
+            batch,
+            batch["box"],
+            reader.num_classes,
+            map_size=reader.map_size,
+            grid=grid,
+            temperature=temperature,
+            class_map=columns,
+        )
         for place, index in enumerate([0, 16, 21]):
             one_hot = torch.nn.functional.one_hot(torch.tensor(folder.targets[index]), 3).float()
             assert torch.equal(found[place], one_hot.expand_as(found[place]))

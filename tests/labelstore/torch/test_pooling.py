@@ -179,7 +179,7 @@ PACKED = {"classes": GOOD["classes"], "scores": torch.zeros(2, 2, 3, 3, dtype=to
 @pytest.mark.parametrize(
     ("maps", "error", "words"),
     [
-        ({"classes": GOOD["classes"]}, MapsError, r"expected 'classes' and 'scores', got \['classes'\]"),
+        ({"classes": GOOD["classes"]}, MapsError, r"expected 'classes' and 'scores', or 'scales', .* got \['classes'\]"),
         (GOOD | {"scores": GOOD["scores"][:1]}, MapsError, r"\[2, 2, 3, 3\] and \[1, 2, 3, 3\]"),
         ({name: part[0] for name, part in GOOD.items()}, MapsError, r"expected \[B, K, H, W\] twice"),
         (GOOD | {"classes": GOOD["classes"].short()}, MapsError, "expected uint16, int32 or int64, got torch.int16"),

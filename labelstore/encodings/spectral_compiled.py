@@ -1,0 +1,132 @@
+"""Pooling of encoding ``spectral`` compiled by numba: a few hundred multiplications a row, an exp for every named class.
+
+Does what `Spectral.pool` and `softmax` do. Needs the extra ``[fast]``; importing this module imports numba and compiles, or
+loads what was compiled before.
+"""
+
+from __future__ import annotations
+
+from math import exp, inf
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from labelstore.encodings.compiling import axis_weights, compiled, given
+
+_SIGNATURE = numba.void(
+    given(numba.float32, 2, "A"),
+    given(numba.uint16, 2, "A"),
+    given(numba.uint8, 2, "A"),
+    given(numba.int8, 3, "A"),
+    given(numba.int8, 4, "A"),
+    given(numba.float64, 2),
+    given(numba.float64, 2),
+    given(numba.float64, 2),
+    numba.float64,
+    numba.float32[:, ::1],
+)
+_ONE = 127.0
+
+
+@compiled(inline="always")
+def _pool_axis(
+    weights: NDArray[np.float64], first: int, last: int, cosines: NDArray[np.float64], pooled: NDArray[np.float64]
+) -> None:
+    """Write an axis's cosines, weighted by RoIAlign."""
+    pooled[:] = 0.0
+    for place in range(first, last):
+        for frequency in range(len(pooled)):
+            pooled[frequency] += weights[place] * cosines[place, frequency]
+
+
+@compiled(inline="always")
+def _mix(
+    patterns: NDArray[np.int8], down: NDArray[np.float64], across: NDArray[np.float64], unit: float, mix: NDArray[np.float64]
+) -> None:
+    """Write the pooled patterns, in units of a class's weights."""
+    for pattern in range(len(mix)):
+        total = 0.0
+        for u in range(len(down)):
+            line = 0.0
+            for v in range(len(across)):
+                line += patterns[pattern, u, v] * across[v]
+            total += line * down[u]
+        mix[pattern] = total * unit
+
+
+@compiled(inline="always")
+def _logits(
+    scale: tuple[float, float],
+    classes: NDArray[np.uint16],
+    means: NDArray[np.uint8],
+    weights: NDArray[np.int8],
+    mix: NDArray[np.float64],
+    num_classes: int,
+    values: NDArray[np.float64],
+) -> None:
+    """Write the pooled logits of the named classes; minus infinity where no class is named."""
+    for rank in range(len(values)):
+        value = scale[0] - scale[1] * means[rank]
+        if rank < len(weights):
+            for pattern in range(len(mix)):
+                value += weights[rank, pattern] * mix[pattern]
+        values[rank] = value if classes[rank] < num_classes else -inf
+
+
+@compiled(inline="always")
+def _softmax(values: NDArray[np.float64], classes: NDArray[np.uint16], temperature: float, out: NDArray[np.float32]) -> None:
+    """Write the softmax of logits of the named classes, where all others have logit 0."""
+    most, named = values.max(), 0
+    for rank in range(len(values)):
+        named += values[rank] > -inf
+    if named < len(out):
+        most = max(most, 0.0)
+    absent = exp(-most / temperature)
+    total = (len(out) - named) * absent
+    for rank in range(len(values)):
+        values[rank] = exp((values[rank] - most) / temperature)
+        total += values[rank]
+    out[:] = absent / total
+    for rank in range(len(values)):
+        if classes[rank] < len(out):
+            out[classes[rank]] = values[rank] / total
+
+
+@compiled(_SIGNATURE)
+def soft_labels(
+    scales: NDArray[np.float32],
+    classes: NDArray[np.uint16],
+    means: NDArray[np.uint8],
+    weights: NDArray[np.int8],
+    patterns: NDArray[np.int8],
+    boxes: NDArray[np.float64],
+    cosines_y: NDArray[np.float64],
+    cosines_x: NDArray[np.float64],
+    temperature: float,
+    out: NDArray[np.float32],
+) -> None:
+    """Write soft labels ``[B, C]`` to ``out``.
+
+    Parameters
+    ----------
+    scales, classes, means, weights, patterns
+        Checked fields of the records (`labelstore.encodings.spectral.split`).
+    boxes
+        ``[B, 4]``, checked.
+    cosines_y, cosines_x
+        ``[H, kh]`` and ``[W, kw]``.
+    """
+    num_classes = out.shape[1]
+    rows, columns = np.empty(len(cosines_y)), np.empty(len(cosines_x))
+    down, across = np.empty(cosines_y.shape[1]), np.empty(cosines_x.shape[1])
+    mix, values = np.empty(patterns.shape[1]), np.empty(classes.shape[1])
+    for item in range(len(classes)):
+        first, last = axis_weights(boxes[item, 1], boxes[item, 3], rows)
+        _pool_axis(rows, first, last, cosines_y, down)
+        first, last = axis_weights(boxes[item, 0], boxes[item, 2], columns)
+        _pool_axis(columns, first, last, cosines_x, across)
+        _mix(patterns[item], down, across, np.float64(scales[item, 2]) / _ONE, mix)
+        means_at = np.float64(scales[item, 0]), np.float64(scales[item, 1])
+        _logits(means_at, classes[item], means[item], weights[item], mix, num_classes, values)
+        _softmax(values, classes[item], temperature, out[item])

@@ -1,0 +1,194 @@
+"""Dense logits to the records of the `spectral` encoding, in torch, on whatever device the logits are.
+
+Everything is chosen for what will be read, averages over crops: the classes by their expected probability, the value of all
+others by their probability together, the patterns by how much of the pooled logits' variation over crops they explain (the
+principal components of the named classes' maps, as seen through crops).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from labelstore.encodings.spectral import LARGEST_WEIGHT, LEVELS, ONE, cosines, record_dtype, shape_of
+from labelstore.pipelines.encoders.training_crops import location_weights, training_crops
+from labelstore.schema import SpectralShape, StoreInfo
+
+_FEW, _MANY = 32, 1024
+"""Crops over which each image's classes are chosen, and over which the map's geometry is worked out once."""
+_LEAST_SAY = 0.03
+"""What a class counts for at least in the choice of patterns, of what the first counts for."""
+
+
+@dataclass(frozen=True)
+class View:
+    """How maps of a size look through crops, in float64 on one device. F frequencies but the constant one, L locations."""
+
+    crops: Tensor
+    """``[few, L]``: weights of a few crops."""
+    mean: Tensor
+    """``[L]``: the mean weights of many."""
+    analysis: Tensor
+    """``[F, L]``: a map to the cosines that give its pooled values best, its mean apart."""
+    spread: Tensor
+    """``[F, F]``, triangular: coefficients times this have the variance over crops as their squared length."""
+    unspread: Tensor
+    """Its inverse."""
+    offset: Tensor
+    """``[F]``: the mean of each pooled cosine."""
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Maps taken apart, in float64, patterns alone rounded already."""
+
+    classes: Tensor
+    """int64 ``[B, M]``, by expected probability."""
+    means: Tensor
+    """``[B, M]``: mean pooled logits, above those of classes that are not named."""
+    weights: Tensor
+    """``[B, P, R]``."""
+    patterns: Tensor
+    """``[B, R, kh * kw]``, whole numbers, `ONE` for 1."""
+    offset: Tensor
+    """``[B, R]``: the mean of each pooled pattern."""
+
+
+def encode(logits: Tensor, info: StoreInfo) -> NDArray[np.uint8]:
+    """Return records ``[B, L]`` of dense logits, float32 ``[B, C, H, W]``, finite."""
+    return pack(factor(logits, shape_of(info), info.baseline), shape_of(info))
+
+
+def factor(logits: Tensor, shape: SpectralShape, baseline: str) -> Factors:
+    """Choose classes and patterns, and how much each class has of each pattern.
+
+    Parameters
+    ----------
+    logits
+        float32 ``[B, C, H, W]``, finite; C at least ``shape.classes``.
+    baseline
+        What the classes that are not named count as: ``absent_mass``, the logit that gives all of them together their mean
+        probability (over locations as their mean logit goes); ``absent_mean``, their mean logit; ``zero``, 0.
+    """
+    view = view_of(logits.shape[2], logits.shape[3], *shape.frequencies, str(logits.device))
+    flat = logits.flatten(2)
+    pooled = (flat @ view.crops.to(flat.dtype).T).transpose(1, 2)  # [B, few, C]
+    expected = torch.logsumexp(torch.log_softmax(pooled, dim=2), dim=1)
+    best, classes = torch.topk(expected, shape.classes, dim=1)
+    maps = torch.gather(flat, 1, classes[:, :, None].expand(-1, -1, flat.shape[2])).double()
+    maps = maps - _base(flat, pooled, classes, maps, view, baseline)[:, None]
+    means = maps @ view.mean
+    varying = maps[:, : shape.shaped] @ view.analysis.T @ view.spread  # [B, P, F]
+    say = torch.exp((best[:, : shape.shaped] - best[:, :1]).double() / 2).clamp(min=_LEAST_SAY)
+    components = _components(varying * say[:, :, None], shape.patterns)
+    patterns = _round_patterns(components @ view.unspread, view.offset)
+    rounded = patterns[:, :, 1:] / ONE
+    weights = _fit(varying, rounded @ view.spread)
+    return Factors(classes, means, weights, patterns, patterns[:, :, 0] / ONE + rounded @ view.offset)
+
+
+def pack(factors: Factors, shape: SpectralShape) -> NDArray[np.uint8]:
+    """Round weights and means, and put all into records ``[B, L]``.
+
+    A weight is off by at most half its step, a mean by at most half of its own (and what float32 takes).
+    """
+    float32 = torch.finfo(torch.float32)
+    weight_step = _step(factors.weights.abs().flatten(1).amax(1) / LARGEST_WEIGHT) if factors.weights.numel() else None
+    if weight_step is None:
+        weight_step, weights = factors.means.new_zeros(len(factors.means)), factors.weights
+    else:
+        weights = _whole(factors.weights, weight_step[:, None, None], -LARGEST_WEIGHT, LARGEST_WEIGHT)
+    means = factors.means.clone()
+    means[:, : shape.shaped] -= ((weights * weight_step[:, None, None]) @ factors.offset[:, :, None])[:, :, 0]
+    means = means.clamp(float32.min, float32.max)
+    most = means.amax(1).float().double()
+    mean_step = _step((means.amax(1) - means.amin(1)) / LEVELS)
+    levels = _whole(most[:, None] - means, mean_step[:, None], 0, LEVELS)
+    records = np.zeros(len(means), record_dtype(shape))
+    fields: dict[str, Any] = {
+        "scales": torch.stack([most, mean_step, weight_step], 1),
+        "classes": factors.classes,
+        "means": levels,
+        "weights": weights,
+        "patterns": factors.patterns.reshape(*factors.patterns.shape[:2], *shape.frequencies),
+    }
+    for name, values in fields.items():
+        records[name] = values.cpu().numpy()
+    return records.view(np.uint8).reshape(len(records), -1)
+
+
+@lru_cache(maxsize=8)
+def view_of(height: int, width: int, down: int, across: int, device: str) -> View:
+    """Work out how maps of a size look through crops."""
+    weights = location_weights(training_crops(_MANY), (height, width))
+    table = np.einsum("yu,xv->yxuv", cosines(height, down), cosines(width, across)).reshape(height * width, -1)[:, 1:]
+    pooled, mean = weights @ table, weights.mean(0)
+    offset = pooled.mean(0)
+    centred = pooled - offset
+    spread = centred.T @ centred / _MANY
+    spread += np.eye(len(spread)) * 1e-6 * max(float(np.trace(spread)), 1e-12)
+    analysis = np.linalg.solve(spread, centred.T @ (weights - mean) / _MANY)
+    root = np.linalg.cholesky(spread)
+    parts = (location_weights(training_crops(_FEW), (height, width)), mean, analysis, root, np.linalg.inv(root), offset)
+    return View(*(torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in parts))
+
+
+def _base(flat: Tensor, pooled: Tensor, classes: Tensor, maps: Tensor, view: View, baseline: str) -> Tensor:
+    """Return what counts as 0, ``[B, L]``."""
+    absent = flat.shape[1] - classes.shape[1]
+    if baseline == "zero":
+        return torch.zeros_like(maps[:, 0])
+    if not absent:
+        return maps.mean(dim=1)
+    base = (flat.sum(dim=1, dtype=torch.float64) - maps.sum(dim=1)) / absent
+    if baseline == "absent_mean":
+        return base
+    others = pooled.scatter(2, classes[:, None].expand(-1, pooled.shape[1], -1), -torch.inf)
+    mass = torch.logsumexp(others, dim=2).double() - math.log(absent)
+    return base + (mass - base @ view.crops.T).mean(dim=1, keepdim=True)
+
+
+def _components(varying: Tensor, count: int) -> Tensor:
+    """Return the first principal components ``[B, count, F]`` of ``[B, P, F]``: of length 1, their largest entry positive."""
+    found: Tensor = torch.linalg.eigh(varying.transpose(1, 2) @ varying).eigenvectors.flip(2)[:, :, :count].transpose(1, 2)
+    if not found.numel():
+        return found
+    largest = torch.gather(found, 2, found.abs().argmax(dim=2, keepdim=True))
+    return found * torch.where(largest < 0, -1.0, 1.0)
+
+
+def _round_patterns(varying: Tensor, offset: Tensor) -> Tensor:
+    """Give patterns ``[B, R, F]`` the constant that makes their mean 0, scale them and round them."""
+    whole = torch.cat([-(varying @ offset)[:, :, None], varying], dim=2)
+    if not whole.numel():
+        return whole
+    return torch.round(whole / whole.abs().amax(dim=2, keepdim=True) * ONE)
+
+
+def _fit(varying: Tensor, patterns: Tensor) -> Tensor:
+    """Return the weights ``[B, P, R]`` that make the most of patterns ``[B, R, F]``."""
+    if not patterns.numel():
+        return varying.new_zeros(varying.shape[0], varying.shape[1], patterns.shape[1])
+    gram = patterns @ patterns.transpose(1, 2)
+    ridge = 1e-9 * gram.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None]
+    gram = gram + ridge * torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
+    found: Tensor = torch.linalg.solve(gram, patterns @ varying.transpose(1, 2)).transpose(1, 2)
+    return found
+
+
+def _step(step: Tensor) -> Tensor:
+    """Return a step as float32 keeps it; 0 where that is not a normal number."""
+    kept = step.clamp(max=torch.finfo(torch.float32).max).float().double()
+    return torch.where(kept < torch.finfo(torch.float32).tiny, 0.0, kept)
+
+
+def _whole(values: Tensor, step: Tensor, low: int, high: int) -> Tensor:
+    levels = torch.round(values / torch.where(step > 0, step, 1.0)).clamp(low, high)
+    return torch.where(step > 0, levels, 0.0)
