@@ -23,6 +23,8 @@ from labelstore.schema import SpectralShape, StoreInfo
 
 _FEW, _MANY = 32, 1024
 """Crops over which each image's classes are chosen, and over which the map's geometry is worked out once."""
+_SMOOTH, _SMOOTH_RCOND = 3, 1e-3
+"""Frequencies of what absent classes count as beyond their mean; what crops can hardly tell of them is left out."""
 _LEAST_SAY = 0.03
 """What a class counts for at least in the choice of patterns, of what the first counts for."""
 
@@ -33,6 +35,8 @@ class View:
 
     crops: Tensor
     """``[few, L]``: weights of a few crops."""
+    smooth: Tensor
+    """``[few, L]``: values over those crops to the smooth map that has them best, if values come first."""
     mean: Tensor
     """``[L]``: the mean weights of many."""
     analysis: Tensor
@@ -74,8 +78,8 @@ def factor(logits: Tensor, shape: SpectralShape, baseline: str) -> Factors:
     logits
         float32 ``[B, C, H, W]``, finite; C at least ``shape.classes``.
     baseline
-        What the classes that are not named count as: ``absent_mass``, the logit that gives all of them together their mean
-        probability (over locations as their mean logit goes); ``absent_mean``, their mean logit; ``zero``, 0.
+        What the classes that are not named count as: ``absent_mass``, a smooth map that gives all of them together
+        the probability that they have, crop by crop as well as it can; ``absent_mean``, their mean logit; ``zero``, 0.
     """
     view = view_of(logits.shape[2], logits.shape[3], *shape.frequencies, str(logits.device))
     flat = logits.flatten(2)
@@ -128,7 +132,7 @@ def pack(factors: Factors, shape: SpectralShape) -> NDArray[np.uint8]:
 def view_of(height: int, width: int, down: int, across: int, device: str) -> View:
     """Work out how maps of a size look through crops."""
     weights = location_weights(training_crops(_MANY), (height, width))
-    table = np.einsum("yu,xv->yxuv", cosines(height, down), cosines(width, across)).reshape(height * width, -1)[:, 1:]
+    table = _waves((height, width), (down, across))[:, 1:]
     pooled, mean = weights @ table, weights.mean(0)
     offset = pooled.mean(0)
     centred = pooled - offset
@@ -136,8 +140,17 @@ def view_of(height: int, width: int, down: int, across: int, device: str) -> Vie
     spread += np.eye(len(spread)) * 1e-6 * max(float(np.trace(spread)), 1e-12)
     analysis = np.linalg.solve(spread, centred.T @ (weights - mean) / _MANY)
     root = np.linalg.cholesky(spread)
-    parts = (location_weights(training_crops(_FEW), (height, width)), mean, analysis, root, np.linalg.inv(root), offset)
+    crops = location_weights(training_crops(_FEW), (height, width))
+    waves = _waves((height, width), (min(_SMOOTH, height), min(_SMOOTH, width)))
+    smooth = (waves @ np.linalg.pinv(crops @ waves, rcond=_SMOOTH_RCOND)).T
+    parts = (crops, smooth, mean, analysis, root, np.linalg.inv(root), offset)
     return View(*(torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in parts))
+
+
+def _waves(size: tuple[int, int], frequencies: tuple[int, int]) -> NDArray[np.float64]:
+    """Return the lowest cosines of a map, ``[L, kh * kw]``."""
+    down, across = (cosines(length, count) for length, count in zip(size, frequencies, strict=True))
+    return np.einsum("yu,xv->yxuv", down, across).reshape(size[0] * size[1], -1)
 
 
 def _base(flat: Tensor, pooled: Tensor, classes: Tensor, maps: Tensor, view: View, baseline: str) -> Tensor:
@@ -152,7 +165,7 @@ def _base(flat: Tensor, pooled: Tensor, classes: Tensor, maps: Tensor, view: Vie
         return base
     others = pooled.scatter(2, classes[:, None].expand(-1, pooled.shape[1], -1), -torch.inf)
     mass = torch.logsumexp(others, dim=2).double() - math.log(absent)
-    return base + (mass - base @ view.crops.T).mean(dim=1, keepdim=True)
+    return base + (mass - base @ view.crops.T) @ view.smooth
 
 
 def _components(varying: Tensor, count: int) -> Tensor:
