@@ -4,7 +4,7 @@ All shards hold the same maps, those of --maps FILE.npz or made here, over and o
 written for each. Ids, shard size, metadata and commits are those of a store of that many images.
 
 python benchmarks/big_store.py OUT [--rows 1281167] [--maps FILE.npz]
-python benchmarks/big_store.py OUT --encoding spectral [--shape 16 4 4] [--dense FILE.npz]
+python benchmarks/big_store.py OUT --encoding spectral [--shape 16 4 4 0] [--dense FILE.npz]
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from labelstore.storage.metadata import commits_spec
 from labelstore.summary import folder_bytes
 
 IMAGENET = 1_281_167
-SHAPE = ("classes_per_image", "patterns", "frequencies")
+SHAPE = ("classes_per_image", "patterns", "frequencies", "tail_bits")
 _ID_BYTES = 64
 """More than a row's id and target take on the disk."""
 
@@ -85,7 +85,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=IMAGENET)
     parser.add_argument("--maps", type=Path, metavar="FILE.npz", help="maps for encoding topk")
     parser.add_argument("--encoding", choices=["topk", "spectral"], default="topk")
-    parser.add_argument("--shape", type=int, nargs=3, default=(16, 4, 4), metavar=("M", "R", "k"), help="of spectral maps")
+    parser.add_argument(
+        "--shape", type=int, nargs=4, default=(16, 4, 4, 0), metavar=("M", "R", "k", "b"), help="of spectral maps"
+    )
     parser.add_argument(
         "--dense", type=Path, metavar="FILE.npz", help="logits for encoding spectral, as dense_maps.py keeps them"
     )

@@ -22,8 +22,9 @@ from torch import Tensor
 
 from labelstore.boxes import check_boxes
 from labelstore.encodings.spectral import cosines
-from labelstore.pipelines.encoders.spectral import Factors, factor, view_of
+from labelstore.pipelines.encoders.spectral import Factors, factor
 from labelstore.pipelines.encoders.training_crops import location_weights
+from labelstore.pipelines.encoders.view import view_of
 from labelstore.schema import SpectralShape
 
 CROPS = 16

@@ -35,28 +35,34 @@ SMALL = 0.25
 """Crops of at most this area are small: 8 to 25 %."""
 TOP_K = (1, 2, 3, 5, 10, 20)
 SPECTRAL = (
-    # M, R, k
-    (16, 2, 3),
-    (16, 4, 4),
-    (24, 4, 4),
-    (32, 4, 4),
-    (40, 4, 4),
-    (48, 5, 4),
-    (48, 6, 5),
-    (64, 6, 5),
-    (96, 6, 5),
-    (96, 8, 5),
-    (128, 8, 6),
-    (192, 10, 6),
-    (256, 12, 6),
+    # M, R, k, tail bits
+    (12, 2, 3, 1),
+    (16, 4, 4, 1),
+    (24, 4, 4, 1),
+    (32, 4, 4, 1),
+    (40, 5, 5, 1),
+    (40, 5, 5, 2),
+    (48, 6, 5, 2),
+    (64, 8, 5, 2),
+    (96, 8, 5, 2),
+    (128, 8, 6, 2),
+    (192, 10, 6, 2),
+    (16, 2, 3, 0),
+    (16, 4, 4, 0),
+    (24, 4, 4, 0),
+    (40, 4, 4, 0),
+    (48, 6, 5, 0),
+    (64, 6, 5, 0),
+    (96, 8, 5, 0),
+    (192, 10, 6, 0),
 )
 SEPARATE = ((16, 4), (32, 4), (32, 6), (64, 6))
 """M, k: as many patterns as there are frequencies, which is every class with coefficients of its own."""
-FAMILIES = {"topk": "#888888", "spectral": "#1f77b4", "separate": "#d95f02"}
-LABELS = {
-    "topk": "top k a location (the paper's)",
-    "spectral": "spectral: M classes, R shared patterns",
-    "separate": "M classes, k x k coefficients each",
+FAMILIES = {
+    "topk": ("s--", "#888888", "top k a location (the paper's)"),
+    "separate": ("^:", "#d95f02", "M classes, k x k coefficients each"),
+    "spectral": ("o:", "#8ab8dc", "spectral, no tail bits"),
+    "spectral+": ("o-", "#1f77b4", "spectral: M classes, R shared patterns, tail bits"),
 }
 Dense = NDArray[np.floating[Any]]
 
@@ -135,10 +141,11 @@ def measure(truth: Truth) -> list[Point]:
 
     for top_k in TOP_K:
         add("topk", f"top {top_k}", encoding="topk", top_k=top_k)
-    for classes, patterns, frequencies in SPECTRAL:
+    for classes, patterns, frequencies, bits in SPECTRAL:
         if classes <= most and frequencies <= min(truth.logits.shape[2:]):
-            chosen = {"classes_per_image": classes, "patterns": patterns, "frequencies": frequencies}
-            add("spectral", f"M={classes}, R={patterns}, k={frequencies}", encoding="spectral", **chosen)
+            chosen = {"classes_per_image": classes, "patterns": patterns, "frequencies": frequencies, "tail_bits": bits}
+            setting = f"M={classes}, R={patterns}, k={frequencies}, b={bits}"
+            add("spectral+" if bits else "spectral", setting, encoding="spectral", **chosen)
     for classes, frequencies in SEPARATE:
         if classes <= most and frequencies <= min(truth.logits.shape[2:]):
             packed = separate(truth.logits, classes, frequencies)
@@ -149,7 +156,7 @@ def measure(truth: Truth) -> list[Point]:
 
 def separate(logits: Dense, classes: int, frequencies: int) -> Packed:
     """As many patterns as there are frequencies, and every class varying."""
-    few = pack_dense(logits[:1], encoding="spectral", classes_per_image=classes, patterns=0, frequencies=1)
+    few = pack_dense(logits[:1], encoding="spectral", classes_per_image=classes, patterns=0, frequencies=1, tail_bits=0)
     shape = SpectralShape(classes, classes, frequencies**2 - 1, (frequencies, frequencies))
     info = replace(few.info, spectral=shape)
     parts = [encode(from_numpy(part.astype(np.float32)), info) for part in np.array_split(logits, -(-len(logits) // 8))]
@@ -173,11 +180,11 @@ def sets_of(given: Sequence[str]) -> list[tuple[str, Dense]]:
 def show(points: Sequence[Point]) -> None:
     for name in dict.fromkeys(point.maps for point in points):
         print(f"\n{name}")
-        print(f"  {'':24}{'bytes':>7} | {'L1':>6}{'KL':>7}{'top-1':>7} | {'small crops':^20} | {'large crops':^20}")
+        print(f"  {'':32}{'bytes':>7} | {'L1':>6}{'KL':>7}{'top-1':>7} | {'small crops':^20} | {'large crops':^20}")
         for point in (each for each in points if each.maps == name):
             figures = list(asdict(point).values())[4:]
             columns = [f"{l1:6.3f}{kl:7.3f}{top:7.2f}" for l1, kl, top in zip(*[iter(figures)] * 3, strict=True)]
-            print(f"  {point.family + ' ' + point.setting:24}{point.bytes:7,.0f} | {' | '.join(columns)}")
+            print(f"  {point.family + ' ' + point.setting:32}{point.bytes:7,.0f} | {' | '.join(columns)}")
 
 
 def plot(points: Sequence[Point], file: Path) -> None:
@@ -190,11 +197,10 @@ def plot(points: Sequence[Point], file: Path) -> None:
     for column, name in enumerate(names):
         for line, measure_ in enumerate(("l1", "kl")):
             axis = axes[line, column]
-            for family, colour in FAMILIES.items():
+            for family, (style, colour, label) in FAMILIES.items():
                 mine = sorted((p for p in points if (p.maps, p.family) == (name, family)), key=lambda p: p.bytes)
                 values = [getattr(point, measure_) for point in mine]
-                style = "o-" if family == "spectral" else "s--" if family == "topk" else "^:"
-                axis.plot([point.bytes for point in mine], values, style, color=colour, ms=4, lw=1.3, label=LABELS[family])
+                axis.plot([point.bytes for point in mine], values, style, color=colour, ms=4, lw=1.3, label=label)
             axis.set_xscale("log")
             axis.set_xticks([100, 300, 1000, 3000], ["100", "300", "1,000", "3,000"])
             axis.minorticks_off()

@@ -9,7 +9,8 @@ Batches of random rows and boxes (RandomResizedCrop's) out of stores of --rows r
   tensorstore  TensorStore's batched reads, then our pooling in NumPy
   floor        pread of the records, places known beforehand, and the compiled arithmetic alone; nothing checked
 
-python benchmarks/spectral_speed.py [--dense FILE.npz] [--classes 16 --patterns 4 --frequencies 4] [--rows 16384] [--json FILE]
+python benchmarks/spectral_speed.py [--dense FILE.npz] [--classes 16 --patterns 4 --frequencies 4 --tail-bits 0]
+    [--rows 16384] [--json FILE]
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from reference import ReferenceFiles, dense_pool
 from labelstore import LabelMapReader
 from labelstore.boxes import check_boxes
 from labelstore.encodings import find_encoding
-from labelstore.encodings.spectral import rebuild
+from labelstore.encodings.spectral import rebuild, rest_logits, shape_of, split
 from labelstore.fetch import RowFetcher
 from labelstore.storage import open_source
 from labelstore.summary import folder_bytes
@@ -75,6 +76,8 @@ class Contestants:
         records = RowFetcher(source, info).maps(batch.rows)["spectra"]
         classes, logits = rebuild(records, info)
         dense = np.zeros((len(records), info.num_classes, *info.map_size))
+        if shape_of(info).tail_bits:
+            dense += rest_logits(split(records, info), info)[:, :, None, None]
         np.put_along_axis(dense, classes.astype(np.intp)[:, :, None, None], logits, axis=1)
         everything = np.broadcast_to(np.arange(info.num_classes)[None, :, None, None], dense.shape)
         maps = torch.from_numpy(np.stack([dense, everything], axis=1))
@@ -125,6 +128,7 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=16)
     parser.add_argument("--patterns", type=int, default=4)
     parser.add_argument("--frequencies", type=int, default=4)
+    parser.add_argument("--tail-bits", type=int, default=0)
     parser.add_argument("--rows", type=int, default=16384)
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
@@ -133,6 +137,7 @@ def main() -> None:
         "classes_per_image": options.classes,
         "patterns": options.patterns,
         "frequencies": options.frequencies,
+        "tail_bits": options.tail_bits,
     }
     with tempfile.TemporaryDirectory() as scratch:
         ways = Contestants(Path(scratch), options.rows, load_dense(options.dense), choices)
@@ -142,8 +147,9 @@ def main() -> None:
         rounds = [batches[start : start + BATCHES_A_ROUND] for start in numbers[::BATCHES_A_ROUND]]
         seconds = side_by_side(ways.pooling(), rounds, fewer={"reference": 1, "zarr": 1})
         size = folder_bytes(ways.store) / options.rows
-    shape = f"M={options.classes}, R={options.patterns}, k={options.frequencies}, {size:,.0f} bytes a map, everything counted"
-    print(f"{shape}; medians of {options.rounds} rounds, {BATCH} random rows a batch out of {options.rows:,}, {cores()} cores")
+    shape = f"M={options.classes}, R={options.patterns}, k={options.frequencies}, b={options.tail_bits}"
+    print(f"{shape}, {size:,.0f} bytes a map, everything counted")
+    print(f"medians of {options.rounds} rounds, {BATCH} random rows a batch out of {options.rows:,}, {cores()} cores")
     show_rates(seconds, min(BATCH, options.rows))
     figures = {name: spread(values).median for name, values in seconds.items()}
     report("speed, as multiples", lines_of(seconds), options.json, seconds_a_batch=figures, bytes_a_map=size, **choices)

@@ -129,6 +129,13 @@ class ProgressBar(Observer):
     help=f"spectral: a pattern's cosines, k down and k across.  [default: {defaults.FREQUENCIES}]",
 )
 @click.option(
+    "--tail-bits",
+    type=click.IntRange(0, 2),
+    metavar="b",
+    help="spectral: bits for each class that is not named.  "
+    f"[default: {defaults.TAIL_BITS}; 0 above {defaults.MOST_TAIL_CLASSES:,} classes]",
+)
+@click.option(
     "--top-k",
     type=click.IntRange(1, 65535),
     metavar="K",

@@ -82,7 +82,8 @@ def _encoding(info: StoreInfo) -> str:
     if shape is None:
         return f"{info.encoding}, {info.top_k} classes a location"
     down, across = shape.frequencies
-    return f"{info.encoding}, {shape.patterns} patterns of {down}x{across} frequencies, {shape.classes} classes an image"
+    patterns = f"{shape.patterns} patterns of {down}x{across} frequencies"
+    return f"{info.encoding}, {patterns}, {shape.classes} classes an image and {shape.tail_bits} bits for each other"
 
 
 def _distance(info: StoreInfo) -> str:

@@ -104,12 +104,15 @@ class SpectralShape:
         R, the patterns that shaped classes are mixed of.
     frequencies
         ``(kh, kw)``, the cosines of a pattern down and across the map.
+    tail_bits
+        0, 1 or 2: bits for every class that is not named, which say which of so many logits it has.
     """
 
     classes: int
     shaped: int
     patterns: int
     frequencies: tuple[int, int]
+    tail_bits: int = 0
 
 
 @dataclass(frozen=True)
@@ -291,6 +294,7 @@ class _Taker:
             shaped=shape.whole("shaped", 0, classes),
             patterns=shape.whole("patterns", 0, frequencies[0] * frequencies[1] - 1),
             frequencies=frequencies,
+            tail_bits=shape.whole("tail_bits", 0, 2),
         )
 
     def distance(self) -> LabelDistance | None:

@@ -90,6 +90,7 @@ def annotate(images: Path, store: str, settings: Settings, resources: Resources,
         Anything that stops the run. Committed shards are kept: the same call later makes what is missing.
     """
     start = time.perf_counter()
+    settings.encoding_choice()  # refused before anything is begun
     observer.phase("looking for images")
     listing = list_images(images)
     found = existing_store(store, settings, listing)
@@ -109,7 +110,6 @@ def _create(
     engine: Engine, store: str, settings: Settings, listing: ImageListing, resources: Resources, observer: Observer
 ) -> tuple[StoreInfo, list[int]]:
     """Look at the annotator, and create the store."""
-    settings.encoding_choice()  # refused before the model is loaded
     observer.phase(f"loading {settings.annotator_spec().model}")
     spec = ProbeSpec(
         annotator=settings.annotator_spec(),

@@ -17,6 +17,7 @@ class EncodingChoice:
     classes_per_image: int | None = None
     patterns: int | None = None
     frequencies: int | None = None
+    tail_bits: int | None = None
     baseline: str | None = None
 
     @property
@@ -36,6 +37,7 @@ def check_choice(choice: EncodingChoice) -> None:
         "--classes-per-image": choice.classes_per_image,
         "--patterns": choice.patterns,
         "--frequencies": choice.frequencies,
+        "--tail-bits": choice.tail_bits,
     }
     given = [option for option, value in spectral.items() if value is not None]
     if choice.name != "spectral" and given:
@@ -68,7 +70,9 @@ def spectral_shape(choice: EncodingChoice, num_classes: int, map_size: tuple[int
     down, across = min(frequencies, height), min(frequencies, width)
     varying = down * across - 1
     patterns = _at_most("--patterns", choice.patterns, defaults.PATTERNS, varying, f"{down}x{across} frequencies but the mean")
-    return SpectralShape(classes, -(-classes // 2) if patterns else 0, patterns, (down, across))
+    usual = defaults.TAIL_BITS if num_classes <= defaults.MOST_TAIL_CLASSES else 0
+    bits = usual if choice.tail_bits is None else choice.tail_bits
+    return SpectralShape(classes, -(-classes // 2) if patterns else 0, patterns, (down, across), bits)
 
 
 def _at_most(option: str, chosen: int | None, default: int, most: int, what: str) -> int:

@@ -30,6 +30,7 @@ class Settings:
     classes_per_image: int | None = None
     patterns: int | None = None
     frequencies: int | None = None
+    tail_bits: int | None = None
     top_k: int | None = None
     baseline: str | None = None
     exif: str | None = None
@@ -47,7 +48,8 @@ class Settings:
         OptionError
             Choices that do not go together.
         """
-        choice = EncodingChoice(self.encoding, self.classes_per_image, self.patterns, self.frequencies, self.baseline)
+        chosen = self.classes_per_image, self.patterns, self.frequencies, self.tail_bits
+        choice = EncodingChoice(self.encoding, *chosen, self.baseline)
         check_choice(choice)
         return choice
 
@@ -141,6 +143,7 @@ def _require_same_settings(location: str, settings: Settings, info: StoreInfo) -
         "--classes-per-image": (settings.classes_per_image, None if info.spectral is None else info.spectral.classes),
         "--patterns": (settings.patterns, None if info.spectral is None else info.spectral.patterns),
         "--frequencies": (settings.frequencies, None if info.spectral is None else max(info.spectral.frequencies)),
+        "--tail-bits": (settings.tail_bits, None if info.spectral is None else info.spectral.tail_bits),
         "--top-k": (settings.top_k, info.top_k),
         "--baseline": (settings.baseline, info.baseline),
         "--exif": (settings.exif, info.exif),

@@ -7,8 +7,8 @@ the m-th class at (y, x) is::
 
     mean[m] + sum over r of weight[m, r] * sum over u, v of pattern[r, u, v] * phi(u, y) * phi(v, x)
 
-and that of all classes that are not named is 0. RoIAlign is linear and separable: pooling puts ``sum over y of wy[y] *
-phi(u, y)`` in the place of ``phi(u, y)``, and never makes the map.
+and that of a class that is not named is the same everywhere: one of four, and two bits a class say which. RoIAlign is linear
+and separable: pooling puts ``sum over y of wy[y] * phi(u, y)`` in the place of ``phi(u, y)``, and never makes the map.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from labelstore.labelmap import LabelMap
 from labelstore.schema import NO_CLASS, ArraySpec, SpectralShape, StoreInfo
 
 ARRAY = "spectra"
-FIELDS = ("scales", "classes", "means", "weights", "patterns")
+FIELDS = ("scales", "rest", "classes", "means", "weights", "patterns", "tail")
 LEVELS = 255
 LARGEST_WEIGHT = 127
 ONE = 127
@@ -40,21 +40,23 @@ class Spectral:
 
     name = "spectral"
     recipe = (
-        "spectra[n]: a record, little-endian: float32 (max, mean_step, weight_step); uint16 classes [M], 65535 = none; uint8 "
-        "means [M]; int8 weights [P,R]; int8 patterns [R,kh,kw]; zeros up to a multiple of 4 bytes. Logit of classes[m] at "
+        "spectra[n]: a record, little-endian: float32 (max, mean_step, weight_step); float32 rest [2**tail_bits, or none]; "
+        "uint16 classes [M], 65535 = none; uint8 means [M]; int8 weights [P,R]; int8 patterns [R,kh,kw]; uint8 tail "
+        "[ceil(C*tail_bits/8)]; zeros up to a multiple of 4 bytes. Logit of classes[m] at "
         "(y,x) = max - mean_step * means[m] + sum_r weight_step * weights[m,r] * sum_uv patterns[r,u,v] / 127 * "
-        "cos(pi*u*(y+.5)/H) * cos(pi*v*(x+.5)/W); the sum over r for m < P alone. Classes that are not named have logit 0. "
+        "cos(pi*u*(y+.5)/H) * cos(pi*v*(x+.5)/W); the sum over r for m < P alone. A class c that is not named "
+        "has logit rest[tail[c*tail_bits//8] >> c*tail_bits%8 & 2**tail_bits-1], or 0 without tail_bits. "
         "Only rows with status 1 hold a map, and only while commits[n // shard_size] is not all zero."
     )
 
     def arrays(self, info: StoreInfo) -> tuple[ArraySpec, ...]:
         """Return ``spectra``."""
-        size = record_dtype(shape_of(info)).itemsize
+        size = record_of(info).itemsize
         return (ArraySpec(ARRAY, "uint8", (size,), 0, by_row=True, compressed=False),)
 
     def check(self, arrays: Arrays, info: StoreInfo) -> tuple[int, str] | None:
         """Find classes out of range or named twice, and numbers that are not finite."""
-        fields = split(arrays[ARRAY].reshape(-1, arrays[ARRAY].shape[-1]), shape_of(info))
+        fields = split(arrays[ARRAY].reshape(-1, arrays[ARRAY].shape[-1]), info)
         classes, scales = fields["classes"], fields["scales"]
         ordered = np.sort(classes, axis=1)
         if ordered.size and int(ordered[:, -1].max()) >= info.num_classes:
@@ -69,15 +71,17 @@ class Spectral:
         if not (np.isfinite(scales).all() and scales[:, 1:].min(initial=0) >= 0):
             row = int(np.argmin(np.isfinite(scales).all(axis=1) & (scales[:, 1:] >= 0).all(axis=1)))
             return row, f"scales: expected (max, mean step >= 0, weight step >= 0), finite, found {scales[row].tolist()}"
+        if not np.isfinite(fields["rest"]).all():
+            return _first(~np.isfinite(fields["rest"])), "rest: expected finite logits, found others"
         return None
 
     def unpack(self, arrays: Arrays, info: StoreInfo) -> dict[str, NDArray[Any]]:
         """Return the records' fields, each an array of its own."""
-        return {name: part.copy() for name, part in split(arrays[ARRAY], shape_of(info)).items()}
+        return {name: part.copy() for name, part in split(arrays[ARRAY], info).items()}
 
     def one_class(self, chosen: int, logit: float, info: StoreInfo) -> dict[str, NDArray[Any]]:
         """Name the class, and no other."""
-        record = np.zeros((), record_dtype(shape_of(info)))
+        record = np.zeros((), record_of(info))
         record["scales"][0] = logit
         record["classes"] = NO_CLASS
         record["classes"][0] = chosen
@@ -91,15 +95,17 @@ class Spectral:
         return LabelMap(found, scores) if records.ndim == 2 else LabelMap(found[0], scores[0])
 
     def pool(self, arrays: Arrays, boxes: NDArray[np.float64], info: StoreInfo) -> NDArray[np.float32]:
-        """Pool the patterns, mix them, and put the classes in their places; what is not named stays 0."""
+        """Pool the patterns, mix them, and put the classes in their places, among what is not named."""
         shape = shape_of(info)
-        fields = split(arrays[ARRAY], shape)
+        fields = split(arrays[ARRAY], info)
         (height, width), (wy, wx) = info.map_size, box_weights(boxes, info.map_size)
         down, across = wy @ cosines(height, shape.frequencies[0]), wx @ cosines(width, shape.frequencies[1])
         pooled = np.einsum("bruv,bu,bv->br", fields["patterns"], down, across) / ONE
         values = mean_logits(fields)
         values[:, : shape.shaped] += fields["scales"][:, 2:] * np.einsum("bpr,br->bp", fields["weights"], pooled)
         logits = np.zeros((len(boxes), info.num_classes + 1), np.float32)  # the last collects what names no class
+        if shape.tail_bits:
+            logits[:, :-1] = rest_logits(fields, info)
         places = np.minimum(fields["classes"], info.num_classes).astype(np.intp)
         np.put_along_axis(logits, places, values.astype(np.float32), axis=1)
         return logits[:, : info.num_classes]
@@ -114,19 +120,9 @@ class Spectral:
             arrays: Arrays, boxes: NDArray[np.float64], info: StoreInfo, temperature: float, out: NDArray[np.float32]
         ) -> None:
             shape, (height, width) = shape_of(info), info.map_size
-            fields = split(arrays[ARRAY], shape)
-            soft_labels(
-                fields["scales"],
-                fields["classes"],
-                fields["means"],
-                fields["weights"],
-                fields["patterns"],
-                boxes,
-                cosines(height, shape.frequencies[0]),
-                cosines(width, shape.frequencies[1]),
-                float(temperature),
-                out,
-            )
+            waves = cosines(height, shape.frequencies[0]), cosines(width, shape.frequencies[1])
+            given: list[Any] = [*split(arrays[ARRAY], info).values(), boxes, *waves, float(temperature), out]
+            soft_labels(*given)
 
         return pool
 
@@ -138,15 +134,21 @@ def shape_of(info: StoreInfo) -> SpectralShape:
     return info.spectral
 
 
-@lru_cache
-def record_dtype(shape: SpectralShape) -> np.dtype[Any]:
+def record_of(info: StoreInfo) -> np.dtype[Any]:
     """Return a row's record, as NumPy's structured dtype."""
+    return _record(shape_of(info), info.num_classes)
+
+
+@lru_cache
+def _record(shape: SpectralShape, num_classes: int) -> np.dtype[Any]:
     fields: list[Any] = [
         ("scales", "<f4", (3,)),
+        ("rest", "<f4", (1 << shape.tail_bits if shape.tail_bits else 0,)),
         ("classes", "<u2", (shape.classes,)),
         ("means", "u1", (shape.classes,)),
         ("weights", "i1", (shape.shaped, shape.patterns)),
         ("patterns", "i1", (shape.patterns, *shape.frequencies)),
+        ("tail", "u1", (-(-num_classes * shape.tail_bits // 8),)),
     ]
     padding = -np.dtype(fields).itemsize % _ALIGNMENT
     return np.dtype([*fields, ("padding", "u1", (padding,))])
@@ -161,11 +163,19 @@ def cosines(size: int, count: int) -> NDArray[np.float64]:
     return table
 
 
-def split(records: NDArray[np.uint8], shape: SpectralShape) -> dict[str, NDArray[Any]]:
-    """Return views of the fields of records ``[..., L]``, each ``[..., *field]``."""
-    dtype = record_dtype(shape)
-    table = records.view(dtype)[..., 0]
+def split(records: NDArray[np.uint8], info: StoreInfo) -> dict[str, NDArray[Any]]:
+    """Return views of the fields of records ``[..., L]``, each ``[..., *field]``, in the order of `FIELDS`."""
+    table = records.view(record_of(info))[..., 0]
     return {name: table[name] for name in FIELDS}
+
+
+def rest_logits(fields: Arrays, info: StoreInfo) -> NDArray[np.float32]:
+    """Return the logits that classes have which are not named, ``[B, C]``, those of named ones among them."""
+    bits = shape_of(info).tail_bits
+    codes = (fields["tail"][:, :, None] >> np.arange(0, 8, bits, dtype=np.uint8)) & np.uint8((1 << bits) - 1)
+    flat = codes.reshape(len(codes), -1)[:, : info.num_classes]
+    found: NDArray[np.float32] = np.take_along_axis(fields["rest"], flat.astype(np.intp), axis=1)
+    return found
 
 
 def mean_logits(fields: Arrays) -> NDArray[np.float64]:
@@ -177,7 +187,7 @@ def mean_logits(fields: Arrays) -> NDArray[np.float64]:
 def rebuild(records: NDArray[np.uint8], info: StoreInfo) -> tuple[NDArray[np.uint16], NDArray[np.float64]]:
     """Return the named classes ``[B, M]`` of records ``[B, L]``, and their logits ``[B, M, H, W]``."""
     shape, (height, width) = shape_of(info), info.map_size
-    fields = split(records, shape)
+    fields = split(records, info)
     logits = np.empty((len(records), shape.classes, height, width))
     logits[:] = mean_logits(fields)[:, :, None, None]
     down, across = cosines(height, shape.frequencies[0]), cosines(width, shape.frequencies[1])

@@ -16,10 +16,12 @@ from labelstore.encodings.compiling import axis_weights, compiled, given
 
 _SIGNATURE = numba.void(
     given(numba.float32, 2, "A"),
+    given(numba.float32, 2, "A"),
     given(numba.uint16, 2, "A"),
     given(numba.uint8, 2, "A"),
     given(numba.int8, 3, "A"),
     given(numba.int8, 4, "A"),
+    given(numba.uint8, 2, "A"),
     given(numba.float64, 2),
     given(numba.float64, 2),
     given(numba.float64, 2),
@@ -93,13 +95,50 @@ def _softmax(values: NDArray[np.float64], classes: NDArray[np.uint16], temperatu
             out[classes[rank]] = values[rank] / total
 
 
+@compiled(inline="always")
+def _softmax_over_rest(
+    values: NDArray[np.float64],
+    classes: NDArray[np.uint16],
+    rest: NDArray[np.float32],
+    tail: NDArray[np.uint8],
+    temperature: float,
+    likely: NDArray[np.float64],
+    out: NDArray[np.float32],
+) -> None:
+    """Write the softmax of logits of the named classes, where each other one has the logit that its bits say."""
+    most = max(values.max(), np.float64(rest.max()))
+    for level in range(len(rest)):
+        likely[level] = exp((rest[level] - most) / temperature)
+    bits = 1 if len(rest) == 2 else 2
+    places, mask = 8 // bits, (1 << bits) - 1
+    total = 0.0
+    for byte in range(len(tail)):
+        packed, part = tail[byte], 0.0
+        for place in range(byte * places, min(byte * places + places, len(out))):
+            chance = likely[packed & mask]
+            packed >>= bits
+            out[place] = chance
+            part += chance
+        total += part
+    for rank in range(len(values)):
+        if classes[rank] < len(out):
+            chance = exp((values[rank] - most) / temperature)
+            total += chance - out[classes[rank]]
+            out[classes[rank]] = chance
+    scale = np.float32(1.0 / total)
+    for place in range(len(out)):
+        out[place] *= scale
+
+
 @compiled(_SIGNATURE)
 def soft_labels(
     scales: NDArray[np.float32],
+    rest: NDArray[np.float32],
     classes: NDArray[np.uint16],
     means: NDArray[np.uint8],
     weights: NDArray[np.int8],
     patterns: NDArray[np.int8],
+    tail: NDArray[np.uint8],
     boxes: NDArray[np.float64],
     cosines_y: NDArray[np.float64],
     cosines_x: NDArray[np.float64],
@@ -110,7 +149,7 @@ def soft_labels(
 
     Parameters
     ----------
-    scales, classes, means, weights, patterns
+    scales, rest, classes, means, weights, patterns, tail
         Checked fields of the records (`labelstore.encodings.spectral.split`).
     boxes
         ``[B, 4]``, checked.
@@ -120,7 +159,7 @@ def soft_labels(
     num_classes = out.shape[1]
     rows, columns = np.empty(len(cosines_y)), np.empty(len(cosines_x))
     down, across = np.empty(cosines_y.shape[1]), np.empty(cosines_x.shape[1])
-    mix, values = np.empty(patterns.shape[1]), np.empty(classes.shape[1])
+    mix, values, likely = np.empty(patterns.shape[1]), np.empty(classes.shape[1]), np.empty(rest.shape[1])
     for item in range(len(classes)):
         first, last = axis_weights(boxes[item, 1], boxes[item, 3], rows)
         _pool_axis(rows, first, last, cosines_y, down)
@@ -129,4 +168,7 @@ def soft_labels(
         _mix(patterns[item], down, across, np.float64(scales[item, 2]) / _ONE, mix)
         means_at = np.float64(scales[item, 0]), np.float64(scales[item, 1])
         _logits(means_at, classes[item], means[item], weights[item], mix, num_classes, values)
-        _softmax(values, classes[item], temperature, out[item])
+        if len(rest[item]):
+            _softmax_over_rest(values, classes[item], rest[item], tail[item], temperature, likely, out[item])
+        else:
+            _softmax(values, classes[item], temperature, out[item])

@@ -13,6 +13,8 @@ from labelstore.errors import BoxError, DamagedError, MapsError
 from labelstore.schema import NO_CLASS
 
 Maps = Mapping[str, Tensor]
+_TAIL_BITS = {0: 0, 2: 1, 4: 2}
+"""By the number of logits that classes have which are not named."""
 
 
 def check_topk(maps: Maps) -> tuple[int, int]:
@@ -32,7 +34,7 @@ def check_topk(maps: Maps) -> tuple[int, int]:
     return classes.shape[2], classes.shape[3]
 
 
-def check_spectral(maps: Maps, map_size: tuple[int, int] | None) -> tuple[int, int]:
+def check_spectral(maps: Maps, num_classes: int, map_size: tuple[int, int] | None) -> tuple[int, int]:
     """Check shapes and dtypes; return the maps' size."""
     missing = [name for name in FIELDS if name not in maps]
     if missing:
@@ -44,8 +46,13 @@ def check_spectral(maps: Maps, map_size: tuple[int, int] | None) -> tuple[int, i
         shapes = [list(part.shape) for part in (classes, weights, patterns)]
         raise MapsError(f"maps: expected classes [B, M], weights [B, P, R] and patterns [B, R, kh, kw], got {shapes}")
     (count, named), (shaped, mixed) = classes.shape, weights.shape[1:]
+    rest = maps["rest"].shape[-1]
+    if rest not in _TAIL_BITS:
+        raise MapsError(f"maps: rest: expected [B, 0], [B, 2] or [B, 4], got {list(maps['rest'].shape)}")
     expected = {
         "scales": (count, 3),
+        "rest": (count, rest),
+        "tail": (count, -(-num_classes * _TAIL_BITS[rest] // 8)),
         "means": (count, named),
         "weights": (count, min(shaped, named), mixed),
         "patterns": (count, mixed, *patterns.shape[2:]),
@@ -94,7 +101,8 @@ def pool_spectral(maps: Maps, wy: Tensor, wx: Tensor, num_classes: int) -> Tenso
     still = values.shape[2] - varying.shape[2]
     values = values + torch.nn.functional.pad(varying, (0, still))
     chosen = maps["classes"].long().clamp(max=num_classes)[:, None].expand(-1, cells, -1)
-    return values.new_zeros(count, cells, num_classes + 1, dtype=torch.float32).scatter_(2, chosen, values.float())
+    logits = torch.nn.functional.pad(_rest(maps, num_classes), (0, 1))[:, None].repeat(1, cells, 1)
+    return logits.scatter_(2, chosen, values.float())
 
 
 def check_values(classes: Tensor, boxes: Tensor, num_classes: int) -> None:
@@ -113,6 +121,17 @@ def check_values(classes: Tensor, boxes: Tensor, num_classes: int) -> None:
     if outside.any():
         worst = int(numbers[outside][0])
         raise DamagedError(f"maps: classes: expected 0..{num_classes - 1}, or {NO_CLASS} for none, found {worst}")
+
+
+def _rest(maps: Maps, num_classes: int) -> Tensor:
+    """Return the logits that classes have which are not named, float32 ``[B, C]``, those of named ones among them."""
+    rest, tail = maps["rest"].float(), maps["tail"]
+    bits = _TAIL_BITS[rest.shape[1]]
+    if not bits:
+        return rest.new_zeros(len(rest), num_classes)
+    shifts = torch.arange(0, 8, bits, device=tail.device)
+    codes = (tail.long()[:, :, None] >> shifts) & ((1 << bits) - 1)
+    return rest.gather(1, codes.flatten(1)[:, :num_classes])
 
 
 def _check_classes(classes: Tensor) -> None:

@@ -91,7 +91,7 @@ def pool_logits(
     """Return the pooled logits, float32; classes that are not listed are at 0. As `pool`, before the softmax."""
     rows, columns = _check_grid(grid)
     spectral = "patterns" in maps
-    height, width = check_spectral(maps, map_size) if spectral else check_topk(maps)
+    height, width = check_spectral(maps, num_classes, map_size) if spectral else check_topk(maps)
     check_boxes(maps["classes"], boxes)
     if boxes.device.type == "cpu" and not torch.compiler.is_compiling():
         check_values(maps["classes"], boxes, num_classes)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,36 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labelstore.encodings.spectral import LARGEST_WEIGHT, LEVELS, ONE, cosines, record_dtype, shape_of
-from labelstore.pipelines.encoders.training_crops import location_weights, training_crops
+from labelstore.encodings.spectral import LARGEST_WEIGHT, LEVELS, ONE, record_of, shape_of
+from labelstore.pipelines.encoders.tail import group_tail, pack_bits
+from labelstore.pipelines.encoders.view import View, view_of
 from labelstore.schema import SpectralShape, StoreInfo
 
-_FEW, _MANY = 32, 1024
-"""Crops over which each image's classes are chosen, and over which the map's geometry is worked out once."""
-_SMOOTH, _SMOOTH_RCOND = 3, 1e-3
-"""Frequencies of what absent classes count as beyond their mean; what crops can hardly tell of them is left out."""
 _LEAST_SAY = 0.03
 """What a class counts for at least in the choice of patterns, of what the first counts for."""
-
-
-@dataclass(frozen=True)
-class View:
-    """How maps of a size look through crops, in float64 on one device. F frequencies but the constant one, L locations."""
-
-    crops: Tensor
-    """``[few, L]``: weights of a few crops."""
-    smooth: Tensor
-    """``[few, L]``: values over those crops to the smooth map that has them best, if values come first."""
-    mean: Tensor
-    """``[L]``: the mean weights of many."""
-    analysis: Tensor
-    """``[F, L]``: a map to the cosines that give its pooled values best, its mean apart."""
-    spread: Tensor
-    """``[F, F]``, triangular: coefficients times this have the variance over crops as their squared length."""
-    unspread: Tensor
-    """Its inverse."""
-    offset: Tensor
-    """``[F]``: the mean of each pooled cosine."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +39,15 @@ class Factors:
     """``[B, R, kh * kw]``, whole numbers, `ONE` for 1."""
     offset: Tensor
     """``[B, R]``: the mean of each pooled pattern."""
+    rest: Tensor
+    """``[B, 2 ** tail_bits]``: logits of classes that are not named; none without tail bits."""
+    codes: Tensor
+    """``[B, C]``: which of them each class has."""
 
 
 def encode(logits: Tensor, info: StoreInfo) -> NDArray[np.uint8]:
     """Return records ``[B, L]`` of dense logits, float32 ``[B, C, H, W]``, finite."""
-    return pack(factor(logits, shape_of(info), info.baseline), shape_of(info))
+    return pack(factor(logits, shape_of(info), info.baseline), info)
 
 
 def factor(logits: Tensor, shape: SpectralShape, baseline: str) -> Factors:
@@ -87,7 +67,8 @@ def factor(logits: Tensor, shape: SpectralShape, baseline: str) -> Factors:
     expected = torch.logsumexp(torch.log_softmax(pooled, dim=2), dim=1)
     best, classes = torch.topk(expected, shape.classes, dim=1)
     maps = torch.gather(flat, 1, classes[:, :, None].expand(-1, -1, flat.shape[2])).double()
-    maps = maps - _base(flat, pooled, classes, maps, view, baseline)[:, None]
+    base = _base(flat, pooled, classes, maps, view, baseline)
+    maps = maps - base[:, None]
     means = maps @ view.mean
     varying = maps[:, : shape.shaped] @ view.analysis.T @ view.spread  # [B, P, F]
     say = torch.exp((best[:, : shape.shaped] - best[:, :1]).double() / 2).clamp(min=_LEAST_SAY)
@@ -95,15 +76,17 @@ def factor(logits: Tensor, shape: SpectralShape, baseline: str) -> Factors:
     patterns = _round_patterns(components @ view.unspread, view.offset)
     rounded = patterns[:, :, 1:] / ONE
     weights = _fit(varying, rounded @ view.spread)
-    return Factors(classes, means, weights, patterns, patterns[:, :, 0] / ONE + rounded @ view.offset)
+    above = pooled.double() - (base @ view.crops.T)[:, :, None]
+    rest, codes = group_tail(above, classes, shape.tail_bits)
+    return Factors(classes, means, weights, patterns, patterns[:, :, 0] / ONE + rounded @ view.offset, rest, codes)
 
 
-def pack(factors: Factors, shape: SpectralShape) -> NDArray[np.uint8]:
+def pack(factors: Factors, info: StoreInfo) -> NDArray[np.uint8]:
     """Round weights and means, and put all into records ``[B, L]``.
 
     A weight is off by at most half its step, a mean by at most half of its own (and what float32 takes).
     """
-    float32 = torch.finfo(torch.float32)
+    shape, float32 = shape_of(info), torch.finfo(torch.float32)
     weight_step = _step(factors.weights.abs().flatten(1).amax(1) / LARGEST_WEIGHT) if factors.weights.numel() else None
     if weight_step is None:
         weight_step, weights = factors.means.new_zeros(len(factors.means)), factors.weights
@@ -115,42 +98,19 @@ def pack(factors: Factors, shape: SpectralShape) -> NDArray[np.uint8]:
     most = means.amax(1).float().double()
     mean_step = _step((means.amax(1) - means.amin(1)) / LEVELS)
     levels = _whole(most[:, None] - means, mean_step[:, None], 0, LEVELS)
-    records = np.zeros(len(means), record_dtype(shape))
+    records = np.zeros(len(means), record_of(info))
     fields: dict[str, Any] = {
         "scales": torch.stack([most, mean_step, weight_step], 1),
+        "rest": factors.rest.clamp(float32.min, float32.max),
         "classes": factors.classes,
         "means": levels,
         "weights": weights,
         "patterns": factors.patterns.reshape(*factors.patterns.shape[:2], *shape.frequencies),
+        "tail": pack_bits(factors.codes, shape.tail_bits),
     }
     for name, values in fields.items():
         records[name] = values.cpu().numpy()
     return records.view(np.uint8).reshape(len(records), -1)
-
-
-@lru_cache(maxsize=8)
-def view_of(height: int, width: int, down: int, across: int, device: str) -> View:
-    """Work out how maps of a size look through crops."""
-    weights = location_weights(training_crops(_MANY), (height, width))
-    table = _waves((height, width), (down, across))[:, 1:]
-    pooled, mean = weights @ table, weights.mean(0)
-    offset = pooled.mean(0)
-    centred = pooled - offset
-    spread = centred.T @ centred / _MANY
-    spread += np.eye(len(spread)) * 1e-6 * max(float(np.trace(spread)), 1e-12)
-    analysis = np.linalg.solve(spread, centred.T @ (weights - mean) / _MANY)
-    root = np.linalg.cholesky(spread)
-    crops = location_weights(training_crops(_FEW), (height, width))
-    waves = _waves((height, width), (min(_SMOOTH, height), min(_SMOOTH, width)))
-    smooth = (waves @ np.linalg.pinv(crops @ waves, rcond=_SMOOTH_RCOND)).T
-    parts = (crops, smooth, mean, analysis, root, np.linalg.inv(root), offset)
-    return View(*(torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in parts))
-
-
-def _waves(size: tuple[int, int], frequencies: tuple[int, int]) -> NDArray[np.float64]:
-    """Return the lowest cosines of a map, ``[L, kh * kw]``."""
-    down, across = (cosines(length, count) for length, count in zip(size, frequencies, strict=True))
-    return np.einsum("yu,xv->yxuv", down, across).reshape(size[0] * size[1], -1)
 
 
 def _base(flat: Tensor, pooled: Tensor, classes: Tensor, maps: Tensor, view: View, baseline: str) -> Tensor:

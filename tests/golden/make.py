@@ -34,7 +34,7 @@ def make(folder: Path, encoding: str) -> None:
         id_bytes=ids.shape[1],
         annotator=record,
         encoding=encoding,
-        spectral=SpectralShape(5, 3, 2, (3, 4)) if encoding == "spectral" else None,
+        spectral=SpectralShape(5, 3, 2, (3, 4), 2) if encoding == "spectral" else None,
         baseline="absent_mass" if encoding == "spectral" else "absent_mean",
         class_names=tuple(f"class {number}" for number in range(10)),
         created="2026-01-01T00:00:00+00:00",

@@ -16,7 +16,7 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "v1-topk.zarr"
 SPECTRAL = GOLDEN.with_name("v1-spectral.zarr")
 MAPS = {
     GOLDEN: {"classes": ("uint16", (3, 4, 6)), "scores": ("uint8", (3, 4, 6)), "score_range": ("float32", (2,))},
-    SPECTRAL: {"spectra": ("uint8", (60,))},
+    SPECTRAL: {"spectra": ("uint8", (76,))},
 }
 COMMON = {
     "status": ("uint8", ()),
@@ -94,15 +94,18 @@ def test_the_recipe_of_spectral_maps_gives_what_the_reader_gives(library):
     info = json.loads((SPECTRAL / "zarr.json").read_text())["attributes"]["labelstore"]
     shape, (height, width) = info["spectral"], info["map_size"]
     m, p, r, (kh, kw) = shape["classes"], shape["shaped"], shape["patterns"], shape["frequencies"]
+    bits = shape["tail_bits"]
     record = np.dtype(
         [
             ("max", "<f4"),
             ("mean_step", "<f4"),
             ("weight_step", "<f4"),
+            ("rest", "<f4", (2**bits,)),
             ("classes", "<u2", (m,)),
             ("means", "u1", (m,)),
             ("weights", "i1", (p, r)),
             ("patterns", "i1", (r, kh, kw)),
+            ("tail", "u1", (-(-info["num_classes"] * bits // 8),)),
         ]
     )
     phi_y = np.cos(np.pi * np.arange(kh)[:, None] * (np.arange(height) + 0.5) / height)
@@ -110,7 +113,8 @@ def test_the_recipe_of_spectral_maps_gives_what_the_reader_gives(library):
     spectra = load(SPECTRAL, "spectra")
     for row in np.flatnonzero(load(SPECTRAL, "status") == 1):
         n = np.frombuffer(spectra[row].tobytes(), record, count=1)[0]
-        logits = np.zeros((info["num_classes"], height, width))
+        code = [n["tail"][c * bits // 8] >> c * bits % 8 & 2**bits - 1 for c in range(info["num_classes"])]
+        logits = np.tile(n["rest"][code][:, None, None].astype(float), (1, height, width))
         pattern = np.einsum("ruv,uy,vx->ryx", n["patterns"] / 127, phi_y, phi_x)
         maps = np.full((m, height, width), 1.0) * (n["max"] - n["mean_step"] * n["means"].astype(float))[:, None, None]
         maps[:p] += np.einsum("pr,ryx->pyx", n["weight_step"] * n["weights"].astype(float), pattern)

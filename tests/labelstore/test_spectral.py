@@ -14,7 +14,7 @@ from torchvision.ops import roi_align
 
 from labelstore.boxes import check_boxes
 from labelstore.encodings import find_encoding
-from labelstore.encodings.spectral import record_dtype, split
+from labelstore.encodings.spectral import record_of, split
 from labelstore.pipelines.distance import label_distances
 from labelstore.pipelines.encoders import encode
 from labelstore.pipelines.encoders.spectral import factor, pack
@@ -47,8 +47,11 @@ def dense_of(records: np.ndarray, info: StoreInfo) -> np.ndarray:
     shape, (height, width) = info.spectral, info.map_size
     dense = np.zeros((len(records), info.num_classes, height, width))
     y, x = np.arange(height)[:, None] + 0.5, np.arange(width)[None] + 0.5
-    for row, record in enumerate(records.view(record_dtype(shape))[:, 0]):
+    for row, record in enumerate(records.view(record_of(info))[:, 0]):
         most, mean_step, weight_step = record["scales"].astype(np.float64)
+        for chosen in range(info.num_classes if shape.tail_bits else 0):
+            bit = chosen * shape.tail_bits
+            dense[row, chosen] = record["rest"][record["tail"][bit // 8] >> bit % 8 & 2**shape.tail_bits - 1]
         for rank, chosen in enumerate(record["classes"]):
             if chosen == NO_CLASS:
                 continue
@@ -76,7 +79,7 @@ def cases(draw):
     classes = draw(st.integers(1, min(num_classes, 8)))
     down, across = draw(st.integers(1, min(height, 5))), draw(st.integers(1, min(width, 5)))
     patterns = draw(st.integers(0, min(down * across - 1, 6)))
-    shape = SpectralShape(classes, draw(st.integers(0, classes)), patterns, (down, across))
+    shape = SpectralShape(classes, draw(st.integers(0, classes)), patterns, (down, across), draw(st.integers(0, 2)))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     scale = draw(st.sampled_from([1e-3, 1.0, 5.0, 30.0]))
     logits = rng.normal(size=(count, num_classes, height, width)).astype(np.float32) * np.float32(scale)
@@ -117,7 +120,7 @@ def test_the_map_that_is_read_holds_the_best_of_the_named_classes(case):
     logits, info, _ = case
     arrays = encode(logits, info)
     found, dense = SPECTRAL.decode(arrays, info), dense_of(arrays["spectra"], info)
-    named = split(arrays["spectra"], info.spectral)["classes"]
+    named = split(arrays["spectra"], info)["classes"]
     for row in range(len(logits)):
         mine = np.sort(named[row][named[row] != NO_CLASS]).astype(int)
         scores = dense[row, mine]
@@ -140,8 +143,8 @@ def test_rounding_costs_at_most_half_a_step_of_each_part(case):
     logits, info, _ = case
     shape, (height, width) = info.spectral, info.map_size
     factors = factor(logits, shape, info.baseline)
-    records = pack(factors, shape)
-    fields = split(records, shape)
+    records = pack(factors, info)
+    fields = split(records, info)
     y, x = (np.arange(size)[:, None] + 0.5 for size in (height, width))
     down, across = (np.cos(np.pi * np.arange(k) * at / len(at)) for k, at in zip(shape.frequencies, (y, x), strict=True))
     waves = np.einsum("yu,xv->uvyx", down, across).reshape(-1, height, width)
@@ -189,7 +192,7 @@ def test_absent_mass_gives_absent_classes_their_probability_together():
     gaps = {}
     for baseline in ("absent_mass", "absent_mean"):
         arrays = encode(logits, replace(info, baseline=baseline))
-        named = split(arrays["spectra"], info.spectral)["classes"].astype(np.int64)
+        named = split(arrays["spectra"], info)["classes"].astype(np.int64)
         rows = {"spectra": np.repeat(arrays["spectra"], 32, axis=0)}
         soft = torch.from_numpy(softmax(SPECTRAL.pool(rows, np.tile(boxes, (16, 1)), info))).view(16, 32, 200)
         absent = torch.ones(16, 200, 1).scatter_(1, torch.from_numpy(named)[:, :, None], 0.0)
@@ -202,7 +205,7 @@ def test_classes_are_chosen_by_their_probability_over_crops():
     logits = torch.zeros(1, 10, 6, 6)
     logits[0, 3, :3], logits[0, 7, :, 4:], logits[0, 5] = 9.0, 9.0, 5.0
     info = store_info(SpectralShape(3, 3, 3, (3, 3)), 10, (6, 6))
-    classes = split(encode(logits, info)["spectra"], info.spectral)["classes"]
+    classes = split(encode(logits, info)["spectra"], info)["classes"]
     assert sorted(classes[0].tolist()) == [3, 5, 7]
 
 
@@ -291,7 +294,7 @@ def test_labels_of_a_batch_do_not_depend_on_their_neighbours():
 def test_what_no_writer_makes_is_damage(field, place, value, words):
     logits = torch.randn(3, 30, 5, 5, generator=torch.Generator().manual_seed(0))
     info = store_info(SpectralShape(6, 3, 3, (3, 3)), 30, (5, 5))
-    records = encode(logits, info)["spectra"].view(record_dtype(info.spectral))[:, 0]
+    records = encode(logits, info)["spectra"].view(record_of(info))[:, 0]
     records[field][1, place] = records["classes"][1, 0] if value is None else value
     row, said = SPECTRAL.check({"spectra": records.view(np.uint8).reshape(3, -1)}, info)
     assert row == 1
@@ -301,7 +304,7 @@ def test_what_no_writer_makes_is_damage(field, place, value, words):
 def test_places_without_a_class_add_nothing():
     logits = torch.randn(1, 30, 5, 5, generator=torch.Generator().manual_seed(0))
     info = store_info(SpectralShape(6, 3, 3, (3, 3)), 30, (5, 5))
-    records = encode(logits, info)["spectra"].view(record_dtype(info.spectral))
+    records = encode(logits, info)["spectra"].view(record_of(info))
     records["classes"][0, 0, 2:] = NO_CLASS
     arrays = {"spectra": records.view(np.uint8)}
     assert SPECTRAL.check(arrays, info) is None

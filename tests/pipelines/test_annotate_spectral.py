@@ -28,7 +28,7 @@ SPECTRAL = {"encoding": "spectral", "classes_per_image": 5, "patterns": 3, "freq
 def test_spectral_is_what_a_new_store_is(pictures, tmp_path):
     summary = annotate(pictures, str(tmp_path / "s.zarr"), Settings(model="toy_annotators:colours"), SERIAL, Observer())
     assert (summary.info.encoding, summary.info.baseline) == ("spectral", "absent_mass")
-    assert summary.info.spectral == SpectralShape(8, 4, defaults.PATTERNS, (5, 5))  # the toy knows 8 colours
+    assert summary.info.spectral == SpectralShape(8, 4, defaults.PATTERNS, (5, 5), 1)  # the toy knows 8 colours
     assert summary.counts.done == 21
 
 
@@ -55,6 +55,7 @@ def test_two_processes_write_the_bytes_that_one_writes(pictures, spectral_store,
         ({"encoding": "spectral", "classes_per_image": 4}, "--classes-per-image 4 (the store has 5)"),
         ({"encoding": "spectral", "patterns": 2}, "--patterns 2 (the store has 3)"),
         ({"encoding": "spectral", "frequencies": 3}, "--frequencies 3 (the store has 4)"),
+        ({"encoding": "spectral", "tail_bits": 0}, "--tail-bits 0 (the store has 1)"),
         ({"encoding": "spectral", "baseline": "zero"}, "--baseline zero (the store has absent_mass)"),
     ],
 )

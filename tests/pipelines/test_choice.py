@@ -13,7 +13,7 @@ from labelstore.schema import SpectralShape
 def test_defaults():
     shape = spectral_shape(EncodingChoice(), 1000, (15, 15))
     named, patterns, frequencies = defaults.CLASSES_PER_IMAGE, defaults.PATTERNS, defaults.FREQUENCIES
-    assert shape == SpectralShape(named, named // 2, patterns, (frequencies, frequencies))
+    assert shape == SpectralShape(named, named // 2, patterns, (frequencies, frequencies), 1)
     assert baseline(EncodingChoice()) == "absent_mass"
     assert baseline(EncodingChoice("topk")) == "absent_mean"
     assert baseline(EncodingChoice("topk", baseline="zero")) == "zero"
@@ -23,11 +23,13 @@ def test_defaults():
 @pytest.mark.parametrize(
     ("num_classes", "size", "expected"),
     [
-        (3, (15, 15), SpectralShape(3, 2, 6, (5, 5))),
-        (1, (7, 7), SpectralShape(1, 1, 6, (5, 5))),
-        (1000, (2, 2), SpectralShape(48, 24, 3, (2, 2))),
-        (1000, (1, 1), SpectralShape(48, 0, 0, (1, 1))),
-        (1000, (2, 9), SpectralShape(48, 24, 6, (2, 5))),
+        (3, (15, 15), SpectralShape(3, 2, 5, (5, 5), 1)),
+        (1, (7, 7), SpectralShape(1, 1, 5, (5, 5), 1)),
+        (1000, (2, 2), SpectralShape(40, 20, 3, (2, 2), 1)),
+        (1000, (1, 1), SpectralShape(40, 0, 0, (1, 1), 1)),
+        (4096, (1, 1), SpectralShape(40, 0, 0, (1, 1), 1)),
+        (21841, (1, 1), SpectralShape(40, 0, 0, (1, 1), 0)),
+        (1000, (2, 9), SpectralShape(40, 20, 5, (2, 5), 1)),
     ],
 )
 def test_defaults_are_cut_to_what_there_is(num_classes, size, expected):
@@ -50,7 +52,7 @@ def test_more_than_there_is_is_refused(choice, words):
 @pytest.mark.parametrize(
     ("choice", "words"),
     [
-        ({"encoding": "topk", "patterns": 3, "frequencies": 2}, "--patterns, --frequencies: goes with --encoding spectral"),
+        ({"encoding": "topk", "patterns": 3, "tail_bits": 2}, "--patterns, --tail-bits: goes with --encoding spectral"),
         ({"encoding": "topk", "baseline": "absent_mass"}, "--baseline absent_mass: goes with --encoding spectral"),
     ],
 )

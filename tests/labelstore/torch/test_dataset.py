@@ -111,7 +111,7 @@ def test_a_map_is_a_few_bytes(folder, reader):
     if reader.info.spectral is None:
         assert size == reader.top_k * 7 * 7 * 3 + 8 + 32  # 3.4 kB for 15x15 and K = 5
     else:
-        assert size == 12 + 5 * 3 + 3 * 3 + 3 * 4 * 4 + 32  # 0.3 kB with 40 classes and 4 patterns
+        assert size == 12 + 2 * 4 + 5 * 3 + 3 * 3 + 3 * 4 * 4 + 1 + 32  # 0.5 kB for 1,000 classes
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])

@@ -10,7 +10,7 @@ from torchvision.ops import roi_align
 
 from labelstore import LabelMapReader
 from labelstore.encodings import find_encoding
-from labelstore.encodings.spectral import rebuild
+from labelstore.encodings.spectral import rebuild, rest_logits, split
 from labelstore.errors import DamagedError, MapsError
 from labelstore.pipelines.encoders import encode
 from labelstore.schema import AnnotatorRecord, SpectralShape, StoreInfo
@@ -26,7 +26,7 @@ INFO = StoreInfo(
     id_bytes=1,
     annotator=AnnotatorRecord("test", "0" * 64, 8, (0.0,) * 3, (1.0,) * 3, "bilinear"),
     encoding="spectral",
-    spectral=SpectralShape(7, 4, 3, (3, 4)),
+    spectral=SpectralShape(7, 4, 3, (3, 4), 2),
     baseline="absent_mass",
 )
 
@@ -39,7 +39,8 @@ def random_maps(count: int) -> tuple[dict[str, Tensor], Tensor]:
     """Packed maps, and the dense maps that they stand for."""
     arrays = encode(torch.randn(count, CLASSES, *SIZE, generator=torch.Generator().manual_seed(count)) * 3, INFO)
     classes, logits = rebuild(arrays["spectra"], INFO)
-    dense = torch.zeros(count, CLASSES, *SIZE, dtype=torch.float64)
+    rest = rest_logits(split(arrays["spectra"], INFO), INFO)
+    dense = torch.from_numpy(rest).double()[:, :, None, None].repeat(1, 1, *SIZE)
     for row in range(count):
         dense[row, classes[row].astype(np.int64)] = torch.from_numpy(logits[row])
     return tensors(find_encoding("spectral", "test").unpack(arrays, INFO)), dense
@@ -112,9 +113,11 @@ def test_on_a_gpu():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"weights": None}, "expected 'scales', 'classes', 'means', 'weights', 'patterns', got"),
+        ({"weights": None}, "expected 'scales', 'rest', 'classes', 'means', 'weights', 'patterns', 'tail', got"),
         ({"weights": torch.zeros(2, 4, 2, dtype=torch.int8)}, r"weights|patterns: expected \[2, 2, 3, 4\], got \[2, 3, 3, 4\]"),
         ({"weights": torch.zeros(2, 8, 3, dtype=torch.int8)}, r"weights: expected \[2, 7, 3\], got \[2, 8, 3\]"),
+        ({"rest": torch.zeros(2, 3)}, r"rest: expected \[B, 0\], \[B, 2\] or \[B, 4\], got \[2, 3\]"),
+        ({"rest": torch.zeros(2, 2)}, r"tail: expected \[2, 2\], got \[2, 3\]"),
         ({"scales": torch.zeros(2, 2)}, r"scales: expected \[2, 3\], got \[2, 2\]"),
         ({"classes": torch.zeros(2, 7)}, "classes: expected uint16, int32 or int64"),
         ({"classes": torch.zeros(2, 7, 1, dtype=torch.int64)}, r"expected classes \[B, M\]"),
@@ -132,5 +135,7 @@ def test_the_maps_size_must_be_given():
 
 
 def test_classes_that_the_store_does_not_have():
-    with pytest.raises(DamagedError, match=r"expected 0\.\.3"):
-        pool_logits(random_maps(1)[0], torch.tensor([[0.0, 0.0, 1.0, 1.0]]), 4, map_size=SIZE)
+    maps = random_maps(1)[0]
+    maps["classes"][0, 3] = CLASSES
+    with pytest.raises(DamagedError, match=r"expected 0\.\.11"):
+        pool_logits(maps, torch.tensor([[0.0, 0.0, 1.0, 1.0]]), CLASSES, map_size=SIZE)
