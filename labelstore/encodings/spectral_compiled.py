@@ -7,6 +7,7 @@ loads what was compiled before.
 from __future__ import annotations
 
 from math import exp, inf
+from typing import Any
 
 import numba
 import numpy as np
@@ -96,6 +97,60 @@ def _softmax(values: NDArray[np.float64], classes: NDArray[np.uint16], temperatu
 
 
 @compiled(inline="always")
+def _code(tail: NDArray[np.uint8], bits: int, place: int) -> Any:
+    """Return a class's number of so many bits."""
+    return (np.int64(tail[place * bits >> 3]) >> (place * bits & 7)) & ((1 << bits) - 1)
+
+
+@compiled(inline="always")
+def _pairs(byte: Any) -> Any:
+    """Count the bits that are set among every other of a byte's, from the lowest."""
+    byte = (byte & 0x11) + ((byte >> 2) & 0x11)
+    return (byte & 0xF) + (byte >> 4)
+
+
+@compiled(inline="always")
+def _count_codes(tail: NDArray[np.uint8], bits: int, classes: int, counts: NDArray[np.int64]) -> None:
+    """Count the classes that have each number; whole bytes at once."""
+    full = classes * bits >> 3
+    low, high, both = 0, 0, 0
+    for place in range(full):
+        byte = np.int64(tail[place])
+        low += _pairs(byte)
+        high += _pairs(byte >> 1)
+        both += _pairs(byte & (byte >> 1))
+    if bits == 1:
+        counts[1] = low + high
+    else:
+        counts[1], counts[2], counts[3] = low - both, high - both, both
+    counts[0] = full * 8 // bits - counts[1:].sum()
+    for place in range(full * 8 // bits, classes):
+        counts[_code(tail, bits, place)] += 1
+
+
+@compiled(inline="always")
+def _write_rest(tail: NDArray[np.uint8], likely: NDArray[np.float64], out: NDArray[np.float32]) -> None:
+    """Write what each class has that is not named, and what named ones would have."""
+    if len(likely) == 2:
+        low, step = np.float32(likely[0]), np.float32(likely[1] - likely[0])
+        for byte in range(len(out) >> 3):
+            packed = np.int64(tail[byte])
+            for place in range(8):
+                out[byte * 8 + place] = low + np.float32((packed >> place) & 1) * step
+        done = len(out) & ~7
+    else:
+        first, second, third, fourth = likely
+        for byte in range(len(out) >> 2):
+            packed = np.int64(tail[byte])
+            for place in range(4):
+                code = (packed >> (2 * place)) & 3
+                out[byte * 4 + place] = (first if code == 0 else second) if code < 2 else (third if code == 2 else fourth)
+        done = len(out) & ~3
+    for place in range(done, len(out)):
+        out[place] = likely[_code(tail, len(likely) >> 1, place)]
+
+
+@compiled(inline="always")
 def _softmax_over_rest(
     values: NDArray[np.float64],
     classes: NDArray[np.uint16],
@@ -103,31 +158,26 @@ def _softmax_over_rest(
     tail: NDArray[np.uint8],
     temperature: float,
     likely: NDArray[np.float64],
+    counts: NDArray[np.int64],
     out: NDArray[np.float32],
 ) -> None:
     """Write the softmax of logits of the named classes, where each other one has the logit that its bits say."""
-    most = max(values.max(), np.float64(rest.max()))
+    bits = len(rest) >> 1
+    _count_codes(tail, bits, len(out), counts)
+    most, total = max(values.max(), np.float64(rest.max())), 0.0
+    for rank in range(len(values)):
+        values[rank] = exp((values[rank] - most) / temperature)
+        total += values[rank]
+        if classes[rank] < len(out):
+            counts[_code(tail, bits, classes[rank])] -= 1
     for level in range(len(rest)):
         likely[level] = exp((rest[level] - most) / temperature)
-    bits = 1 if len(rest) == 2 else 2
-    places, mask = 8 // bits, (1 << bits) - 1
-    total = 0.0
-    for byte in range(len(tail)):
-        packed, part = tail[byte], 0.0
-        for place in range(byte * places, min(byte * places + places, len(out))):
-            chance = likely[packed & mask]
-            packed >>= bits
-            out[place] = chance
-            part += chance
-        total += part
+        total += counts[level] * likely[level]
+    likely /= total
+    _write_rest(tail, likely, out)
     for rank in range(len(values)):
         if classes[rank] < len(out):
-            chance = exp((values[rank] - most) / temperature)
-            total += chance - out[classes[rank]]
-            out[classes[rank]] = chance
-    scale = np.float32(1.0 / total)
-    for place in range(len(out)):
-        out[place] *= scale
+            out[classes[rank]] = values[rank] / total
 
 
 @compiled(_SIGNATURE)
@@ -160,6 +210,7 @@ def soft_labels(
     rows, columns = np.empty(len(cosines_y)), np.empty(len(cosines_x))
     down, across = np.empty(cosines_y.shape[1]), np.empty(cosines_x.shape[1])
     mix, values, likely = np.empty(patterns.shape[1]), np.empty(classes.shape[1]), np.empty(rest.shape[1])
+    counts = np.empty(rest.shape[1], np.int64)
     for item in range(len(classes)):
         first, last = axis_weights(boxes[item, 1], boxes[item, 3], rows)
         _pool_axis(rows, first, last, cosines_y, down)
@@ -169,6 +220,6 @@ def soft_labels(
         means_at = np.float64(scales[item, 0]), np.float64(scales[item, 1])
         _logits(means_at, classes[item], means[item], weights[item], mix, num_classes, values)
         if len(rest[item]):
-            _softmax_over_rest(values, classes[item], rest[item], tail[item], temperature, likely, out[item])
+            _softmax_over_rest(values, classes[item], rest[item], tail[item], temperature, likely, counts, out[item])
         else:
             _softmax(values, classes[item], temperature, out[item])
