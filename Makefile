@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO ?= demo
 MAPS ?=
 
-.PHONY: help demo test lint types test-slow test-gpu examples bench bench-scale bench-gpu clean
+.PHONY: help demo test lint types test-slow test-gpu examples bench bench-scale bench-encodings bench-gpu clean
 
 help:
 	@echo "make demo       annotate sample photographs with a real ImageNet model, and look at one"
@@ -14,7 +14,8 @@ help:
 	@echo "make test-gpu   the tests that need a CUDA device"
 	@echo "make examples   train on the sample photographs: PyTorch (fork, spawn), Lightning, timm, JAX"
 	@echo "make bench      the benchmarks (MAPS=FILE.npz: label maps to size stores with)"
-	@echo "make bench-scale  the reader on a store of ImageNet's size (2.7 GB); make bench-gpu: pooling on a CUDA device"
+	@echo "make bench-scale  the reader on stores of ImageNet's size (3 GB); make bench-gpu: pooling on a CUDA device"
+	@echo "make bench-encodings  bytes a map against distance to the annotator, for every encoding"
 	@echo "make clean      remove environment, demo and build output"
 
 # One environment; an extra is installed again when setup.cfg changes.
@@ -31,6 +32,10 @@ $(VENV)/.demo: $(VENV)/.created setup.cfg pyproject.toml
 
 $(VENV)/.test: $(VENV)/.demo
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	@touch $@
 
 $(VENV)/.examples: $(VENV)/.test
@@ -79,11 +84,21 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/reader_speed.py $(if $(MAPS),--maps $(MAPS)) --json bench-out/reader_speed.json
 	$(BIN)/python benchmarks/loader_epoch.py $(if $(MAPS),--maps $(MAPS)) --json bench-out/loader_epoch.json
 
-# 2.7 GB of disk.
+# 3 GB of disk.
 bench-scale: $(VENV)/.test
 	@mkdir -p bench-out
 	$(BIN)/python benchmarks/big_store.py bench-out/big.zarr $(if $(MAPS),--maps $(MAPS))
 	$(BIN)/python benchmarks/reader_scale.py --store bench-out/big.zarr --json bench-out/reader_scale.json
+	$(BIN)/python benchmarks/big_store.py bench-out/big-spectral.zarr --encoding spectral
+	$(BIN)/python benchmarks/reader_scale.py --store bench-out/big-spectral.zarr --json bench-out/reader_scale_spectral.json
+
+# Encodings against each other: DENSE='NAME=FILE.npz NAME=FILE.npz*2.5', or maps made here.
+bench-encodings: $(VENV)/.bench
+	@mkdir -p bench-out
+	$(BIN)/python benchmarks/frontier.py $(foreach set,$(DENSE),--dense '$(set)') --json bench-out/frontier.json --plot bench-out/encodings.png
+	$(BIN)/python benchmarks/encoding_variants.py $(foreach set,$(DENSE),--dense '$(set)') --json bench-out/encoding_variants.json
+	$(BIN)/python benchmarks/spectral_speed.py --json bench-out/spectral_speed.json
+	$(BIN)/python benchmarks/encoder_cost.py --json bench-out/encoder_cost.json
 
 bench-gpu: $(VENV)/.test
 	@mkdir -p bench-out

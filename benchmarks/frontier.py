@@ -2,7 +2,7 @@
 
 Over random crops (RandomResizedCrop's) of maps with all their logits: those of files (--dense NAME=FILE.npz, `logits`
 [N, C, H, W], as dense_maps.py keeps them; NAME=FILE.npz*2.5 multiplies the logits, like a sharper annotator), or by default
-those of EfficientNet-Lite0 (224 px), as they are and times 2.5, and of EfficientNet-Lite2 (260 px), made here. Bytes are those
+those of EfficientNet-Lite0 (475 px), as they are and times 2.5, and of EfficientNet-Lite2 (260 px), made here. Bytes are those
 of the map arrays' files, shard index and checksums included; the reference is one torch file a map (fp32 top 5).
 
 python benchmarks/frontier.py [--dense NAME=FILE.npz[*SCALE] ...] [--crops 24] [--json FILE] [--plot FILE.png]
@@ -171,9 +171,10 @@ def sets_of(given: Sequence[str]) -> list[tuple[str, Dense]]:
         file, _, scale = rest.partition("*")
         found.append((name, load_dense(Path(file)).astype(np.float32) * np.float32(scale or 1)))
     if not found:
-        lite0 = make_dense("efficientnet-lite0", None, 96).astype(np.float32)
-        lite2 = make_dense("dense_maps:efficientnet_lite2", None, 96).astype(np.float32)
-        found = [("Lite0, 224 px", lite0), ("Lite0, x 2.5", lite0 * np.float32(2.5)), ("Lite2, 260 px", lite2)]
+        lite0 = make_dense("efficientnet-lite0", 475, 96).astype(np.float32)
+        lite2 = make_dense("dense_maps:efficientnet_lite2", None, 160).astype(np.float32)
+        sharp = lite0 * np.float32(2.5)
+        found = [("Lite0, 475 px", lite0), ("Lite0, 475 px, logits x 2.5", sharp), ("Lite2, 260 px", lite2)]
     return found
 
 

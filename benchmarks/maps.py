@@ -123,7 +123,7 @@ def write_store(location: Path, packed: Packed, ids: Sequence[str] | None = None
 
 def create(location: Path, packed: Packed, count: int, ids: Sequence[str] | None = None) -> StoreInfo:
     """An empty store for ``count`` rows of such maps."""
-    names, wnids = imagenet_labels(timm, CLASSES) or (None, None)
+    names, wnids = imagenet_labels(timm, packed.info.num_classes) or (None, None)
     each = max(_ROWS_A_CLASS, -(-count // CLASSES))
     texts = pack_ids(imagenet_ids(count, each) if ids is None else ids)
     info = replace(

@@ -112,6 +112,53 @@ def test_a_big_store_is_whole_and_reader_scale_measures_on_it(tmp_path, maps):
     assert lines["a forked child after 50 batches"]["measured"]["median"] > 0
 
 
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory) -> Path:
+    """Logits of few images, wider than high."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (12, 60, 1, 1)) + rng.normal(0, 1, (12, 60, 4, 6))
+    file = tmp_path_factory.mktemp("dense") / "dense.npz"
+    np.savez(file, logits=logits.astype(np.float16))
+    return file
+
+
+def test_the_frontier_says_what_every_setting_costs(tmp_path, dense):
+    out = run(
+        "frontier.py", "--dense", f"few={dense}", "--dense", f"sharp={dense}*2.5", "--crops", 4, "--json", tmp_path / "f.json"
+    )
+    points = json.loads((tmp_path / "f.json").read_text())
+    assert {point["maps"] for point in points} == {"few", "sharp"}
+    assert {point["family"] for point in points} == {"topk", "spectral", "spectral+", "separate"}
+    by_setting = {(point["maps"], point["setting"]): point for point in points}
+    for maps in ("few", "sharp"):
+        assert by_setting[maps, "top 20"]["l1"] < by_setting[maps, "top 1"]["l1"]
+        assert by_setting[maps, "M=40, R=4, k=4, b=0"]["kl"] < by_setting[maps, "M=16, R=4, k=4, b=0"]["kl"]
+        assert by_setting[maps, "M=16, R=4, k=4, b=1"]["bytes"] > by_setting[maps, "M=16, R=4, k=4, b=0"]["bytes"]
+    assert "small crops" in out
+
+
+def test_spectral_speed_checks_all_ways_against_the_rebuilt_map(tmp_path, dense):
+    for bits in (0, 1, 2):
+        options = ["--rows", 300, "--rounds", 1, "--tail-bits", bits, "--json", tmp_path / "s.json"]
+        run("spectral_speed.py", "--dense", dense, *options)
+        goals = {line["what"]: line["goal"] for line in json.loads((tmp_path / "s.json").read_text())["lines"]}
+        assert goals["pool by rows / reference"] == ">= 200x"
+        assert goals["pool by ids / floor"] == ">= 0.5x"
+
+
+def test_a_big_spectral_store_is_whole(tmp_path, dense):
+    from labelstore import LabelMapReader
+
+    run("big_store.py", tmp_path / "b.zarr", "--rows", 1000, "--encoding", "spectral", "--shape", 8, 3, 3, 1, "--dense", dense)
+    reader = LabelMapReader(tmp_path / "b.zarr")
+    assert (reader.status() == 1).all()
+    assert reader.info.spectral.tail_bits == 1
+    size = reader.info.shard_size  # every shard holds the 12 maps, over and over
+    same = reader.pool([0, size, 5 * size], [(0.1, 0.2, 0.7, 0.8)] * 3)
+    np.testing.assert_array_equal(same[1:], same[:1].repeat(2, 0))
+    np.testing.assert_allclose(same.sum(axis=1), 1, atol=1e-5)
+
+
 def test_pooling_on_a_gpu_says_so_where_there_is_none():
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
