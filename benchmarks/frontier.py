@@ -3,7 +3,8 @@
 Over random crops (RandomResizedCrop's) of maps with all their logits: those of files (--dense NAME=FILE.npz, `logits`
 [N, C, H, W], as dense_maps.py keeps them; NAME=FILE.npz*2.5 multiplies the logits, like a sharper annotator), or by default
 those of EfficientNet-Lite0 (475 px), as they are and times 2.5, and of EfficientNet-Lite2 (260 px), made here. Bytes are those
-of the map arrays' files, shard index and checksums included; the reference is one torch file a map (fp32 top 5).
+of the map arrays' files, shard index and checksums included; the reference is one torch file a map (fp32 top 5, absent classes
+at logit 0).
 
 python benchmarks/frontier.py [--dense NAME=FILE.npz[*SCALE] ...] [--crops 24] [--json FILE] [--plot FILE.png]
 """
@@ -11,6 +12,7 @@ python benchmarks/frontier.py [--dense NAME=FILE.npz[*SCALE] ...] [--crops 24] [
 from __future__ import annotations
 
 import argparse
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,7 +24,7 @@ from crops import random_crops
 from dense_maps import load_dense, make_dense
 from maps import Packed, pack_dense
 from numpy.typing import NDArray
-from torch import from_numpy
+from torch import from_numpy, save, zeros
 
 from labelstore.boxes import check_boxes
 from labelstore.encodings import find_encoding
@@ -59,6 +61,7 @@ SPECTRAL = (
 SEPARATE = ((16, 4), (32, 4), (32, 6), (64, 6))
 """M, k: as many patterns as there are frequencies, which is every class with coefficients of its own."""
 FAMILIES = {
+    "reference": ("X", "#444444", "the reference's files"),
     "topk": ("s--", "#888888", "top k a location (the paper's)"),
     "separate": ("^:", "#d95f02", "M classes, k x k coefficients each"),
     "spectral": ("o:", "#8ab8dc", "spectral, no tail bits"),
@@ -131,6 +134,13 @@ def bytes_a_map(packed: Packed) -> float:
     return sum(len(encode_file(spec, packed.arrays[spec.name], len(packed))) for spec in specs) / len(packed)
 
 
+def torch_file_bytes(map_size: tuple[int, ...]) -> float:
+    """Of one map as the reference keeps it: a torch file of float32 ``[2, 5, H, W]``."""
+    file = io.BytesIO()
+    save(zeros(2, 5, *map_size), file)
+    return len(file.getvalue())
+
+
 def measure(truth: Truth) -> list[Point]:
     most = truth.logits.shape[1]
     points = []
@@ -139,6 +149,8 @@ def measure(truth: Truth) -> list[Point]:
         packed = pack_dense(truth.logits, **choices)
         points.append(truth.point(family, setting, packed, bytes_a_map(packed)))
 
+    zero = pack_dense(truth.logits, encoding="topk", baseline="zero")  # 8 bits for its 32: no difference to these figures
+    points.append(truth.point("reference", "top 5", zero, torch_file_bytes(truth.logits.shape[2:])))
     for top_k in TOP_K:
         add("topk", f"top {top_k}", encoding="topk", top_k=top_k)
     for classes, patterns, frequencies, bits in SPECTRAL:
@@ -203,7 +215,7 @@ def plot(points: Sequence[Point], file: Path) -> None:
                 values = [getattr(point, measure_) for point in mine]
                 axis.plot([point.bytes for point in mine], values, style, color=colour, ms=4, lw=1.3, label=label)
             axis.set_xscale("log")
-            axis.set_xticks([100, 300, 1000, 3000], ["100", "300", "1,000", "3,000"])
+            axis.set_xticks([100, 300, 1000, 3000, 10000], ["100", "300", "1,000", "3,000", "10,000"])
             axis.minorticks_off()
             axis.set_ylim(bottom=0)
             axis.grid(alpha=0.25)
