@@ -224,8 +224,8 @@ def plot(points: Sequence[Point], file: Path) -> None:
     axes[0, 0].set_ylabel("L1 to the annotator's labels")
     axes[1, 0].set_ylabel("KL, nats")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=len(labels), frameon=False)
-    figure.tight_layout(rect=(0, 0.05, 1, 1))
+    figure.legend(handles, labels, loc="lower center", ncols=3, frameon=False)
+    figure.tight_layout(rect=(0, 0.08, 1, 1))
     figure.savefig(file, dpi=110)
 
 

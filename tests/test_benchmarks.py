@@ -128,7 +128,7 @@ def test_the_frontier_says_what_every_setting_costs(tmp_path, dense):
     )
     points = json.loads((tmp_path / "f.json").read_text())
     assert {point["maps"] for point in points} == {"few", "sharp"}
-    assert {point["family"] for point in points} == {"topk", "spectral", "spectral+", "separate"}
+    assert {point["family"] for point in points} == {"reference", "topk", "spectral", "spectral+", "separate"}
     by_setting = {(point["maps"], point["setting"]): point for point in points}
     for maps in ("few", "sharp"):
         assert by_setting[maps, "top 20"]["l1"] < by_setting[maps, "top 1"]["l1"]
