@@ -317,6 +317,16 @@ def test_places_without_a_class_add_nothing():
     np.testing.assert_allclose(soft, torchvision_pool(dense_of(arrays["spectra"], info), boxes), atol=1e-6)
 
 
+@pytest.mark.gpu
+def test_a_gpu_encodes_as_the_cpu_does():
+    """Not bit by bit: sums are in another order, and a level may be rounded the other way."""
+    logits = torch.randn(16, 200, 7, 7, generator=torch.Generator().manual_seed(0)) * 3
+    info = store_info(SpectralShape(12, 6, 5, (5, 5), 2), 200, (7, 7))
+    boxes = check_boxes(training_crops(16), 16)
+    here, there = (SPECTRAL.pool(encode(given, info), boxes, info) for given in (logits, logits.cuda()))
+    np.testing.assert_allclose(softmax(there), softmax(here), atol=5e-3)
+
+
 def test_training_crops_are_those_of_random_resized_crop():
     boxes = training_crops(4096)
     width, height = (boxes[:, 2:] - boxes[:, :2]).T
