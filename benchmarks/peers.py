@@ -146,7 +146,7 @@ class Floor:
 
 def _decode_part(frames: Sequence[tuple[list[bytes], int]], part: slice) -> None:
     for mine, size in frames:
-        decode_frames(mine[part], size)
+        decode_frames(mine[part], size, memoryview(bytearray((part.stop - part.start) * size)))
 
 
 def entries_of(maps: LabelMap) -> Entries:

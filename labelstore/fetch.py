@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from labelstore.encodings import committed_arrays, find_encoding
 from labelstore.errors import DamagedError, FailedRowError, PendingRowError
 from labelstore.ids import ImageIds
+from labelstore.labelmap import LabelMap
 from labelstore.schema import Status, StoreInfo, index_arrays
 from labelstore.storage import DamagedRowError, Source, UsePart
 from labelstore.threads import usual_threads
@@ -55,15 +56,34 @@ class RowFetcher:
         """
         if len(rows) == 1:
             return {name: part[np.newaxis] for name, part in self.map(int(rows[0])).items()}
-        parts: dict[int, dict[str, NDArray[Any]]] = {}
-        self.each_part(rows, lambda part, found: parts.update({part.start: found}))
-        if len(parts) == 1:
-            return parts[0]
-        ordered = [parts[start] for start in sorted(parts)]
-        return {spec.name: np.concatenate([found[spec.name] for found in ordered]) for spec in self._maps}
+        kept = {spec.name: np.empty((len(rows), *spec.row_shape), spec.numpy_dtype) for spec in self._maps}
+
+        def keep(part: slice, found: dict[str, NDArray[Any]]) -> None:
+            for name, values in found.items():
+                kept[name][part] = values
+
+        self.each_part(rows, keep)
+        return kept
+
+    def label_maps(self, rows: NDArray[np.int64]) -> LabelMap:
+        """Return the label maps ``[B, K, H, W]`` of rows that must be done, decoded part by part. Raises as `maps`."""
+        if len(rows) == 1:
+            return self.encoding.decode(self.maps(rows), self.info)
+        shape = (len(rows), self.info.top_k, *self.info.map_size)
+        kept = LabelMap(np.empty(shape, np.uint16), np.empty(shape, np.float32))
+
+        def keep(part: slice, found: dict[str, NDArray[Any]]) -> None:
+            decoded = self.encoding.decode(found, self.info)
+            kept.classes[part], kept.scores[part] = decoded.classes, decoded.scores
+
+        self.each_part(rows, keep)
+        return kept
 
     def each_part(self, rows: NDArray[np.int64], use: UsePart) -> None:
-        """Hand the encoding's arrays to ``use`` in parts, each in the thread that has decoded it; else as `maps`."""
+        """Hand the encoding's arrays to ``use`` in parts, each in the thread that has decoded it; else as `maps`.
+
+        They are lent: what is to outlast ``use`` must be copied.
+        """
         self._require_done(rows)
 
         def check(part: slice, found: dict[str, NDArray[Any]]) -> None:
@@ -107,7 +127,7 @@ class RowFetcher:
             raise PendingRowError(self._pending(int(rows[np.argmax(rows // self.info.shard_size == uncommitted[0])])))
         found: list[NDArray[Any]] = []
         try:
-            self._source.each_part([self._specs[name]], rows, 1, lambda _, arrays: found.append(arrays[name]))
+            self._source.each_part([self._specs[name]], rows, 1, lambda _, arrays: found.append(arrays[name].copy()))
         except DamagedRowError as damage:
             raise self._damaged(damage) from damage
         return found[0]

@@ -156,7 +156,7 @@ class LabelMapReader:
         DamagedError
             Stored bytes that are not what was committed; never a wrong label.
         """
-        return self._rows.encoding.decode(self._rows.maps(self._find(keys)), self.info)
+        return self._rows.label_maps(self._find(keys))
 
     def read_packed(self, keys: Keys) -> dict[str, NDArray[Any]]:
         """Return label maps as the store keeps them, decompressed and checked: what to send to another device.

@@ -46,7 +46,7 @@ class Source(Protocol):
         """Read rows of arrays, ``[b, *row_shape]``, in parts, out of shards that `status` has found committed.
 
         Each part is handed to ``use``, with its place among the rows, by the thread that has decoded it; so many threads at
-        once. None is left when this returns.
+        once. None is left when this returns. The arrays are lent: what is to outlast ``use`` must be copied.
 
         Raises
         ------

@@ -88,7 +88,9 @@ class CachedSource:
     def row(self, specs: Sequence[ArraySpec], row: int) -> dict[str, NDArray[Any]]:
         """See `labelstore.storage.base.Source.row`."""
         found: dict[str, NDArray[Any]] = {}
-        self.each_part(specs, np.array([row]), 1, lambda _, rows: found.update(rows))
+        self.each_part(
+            specs, np.array([row]), 1, lambda _, rows: found.update({name: part.copy() for name, part in rows.items()})
+        )
         return {name: values[0] for name, values in found.items()}
 
     def is_committed(self, shard: int) -> bool:

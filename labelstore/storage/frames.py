@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import zstandard
 
@@ -12,7 +13,6 @@ FrameError = zstandard.ZstdError
 _MAGIC = bytes.fromhex("28b52ffd")
 _CHECKSUM, _SINGLE_SEGMENT = 0x04, 0x20
 _FRAME_EXTRA = 64
-_JOIN = bytearray().join
 
 
 class _Local(threading.local):
@@ -51,8 +51,8 @@ def decode_usual(data: bytes) -> bytes:
     return _local.decompressor.decompress(data)
 
 
-def decode_frames(frames: Sequence[bytes], size: int) -> bytearray:
-    """Decode frames of ``size`` bytes each to one string of bytes (one that NumPy may write to).
+def decode_frames(frames: Sequence[bytes], size: int, out: memoryview) -> None:
+    """Decode frames of ``size`` bytes each, one after the other into ``out``.
 
     One call decodes them all, in which the interpreter is free for other threads.
 
@@ -63,13 +63,15 @@ def decode_frames(frames: Sequence[bytes], size: int) -> bytearray:
     """
     usual = usual_header(size)
     if {frame[: len(usual)] for frame in frames} - {usual}:
-        return _JOIN([decode_frame(frame, size) for frame in frames])
+        for place, frame in enumerate(frames):
+            out[place * size : (place + 1) * size] = decode_frame(frame, size)
+        return
     given: list[bytes | bytearray | memoryview] = list(frames)
-    if not given:
-        return bytearray()
-    sizes = size.to_bytes(8, "little") * len(given)
-    decoded = _local.decompressor.multi_decompress_to_buffer(given, decompressed_sizes=sizes, threads=1)
-    return _JOIN([decoded[place].tobytes() for place in range(len(given))])
+    if given:
+        sizes = size.to_bytes(8, "little") * len(given)
+        decoded: Any = _local.decompressor.multi_decompress_to_buffer(given, decompressed_sizes=sizes, threads=1)
+        for place in range(len(given)):
+            out[place * size : (place + 1) * size] = decoded[place]
 
 
 def largest_frame(size: int) -> int:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from labelstore.errors import DamagedError
 from labelstore.schema import ArraySpec, StoreInfo
+from labelstore.scratch import Spares
 from labelstore.storage.base import DamagedRowError, UsePart
 from labelstore.storage.chunks import DataFile, decode_chunk, largest_chunk, read_chunk, read_index
 from labelstore.storage.frames import FrameError, decode_frame, decode_frames, decode_usual, usual_header
@@ -55,6 +56,7 @@ class LocalSource:
         self._seals: dict[int, list[list[int]]] = {}
         self._table = RowTable(self._info, self._committed)
         self._by_row = [spec for spec in self._committed if spec.by_row]
+        self._spares = Spares()
         self._files = OpenFiles(self._reopen, len(self._by_row))
         self._chunks = {
             spec.name: _Chunks(
@@ -98,13 +100,17 @@ class LocalSource:
 
         def work(part: slice) -> None:
             found, unread = {}, iter(frames)
-            for spec in specs:
-                if spec.by_row:
-                    found[spec.name] = self._decode(spec, rows[part], next(unread)[part])
-                else:
-                    values = self._table.values[spec.name][rows[part]] if spec.resident else self._from_disk(spec, rows[part])
-                    found[spec.name] = values
-            use(part, found)
+            count = part.stop - part.start
+            with self._spares.lend(count * sum(spec.row_bytes for spec in specs if spec.by_row)) as room:
+                for spec in specs:
+                    if spec.by_row:
+                        mine, room = room[: count * spec.row_bytes], room[count * spec.row_bytes :]
+                        found[spec.name] = self._decode(spec, rows[part], next(unread)[part], mine)
+                    elif spec.resident:
+                        found[spec.name] = self._table.values[spec.name][rows[part]]
+                    else:
+                        found[spec.name] = self._from_disk(spec, rows[part])
+                use(part, found)
 
         in_parts(work, len(rows), threads if any(spec.compressed and spec.by_row for spec in specs) else 1)
 
@@ -163,11 +169,12 @@ class LocalSource:
             found.append(list(map(read.__getitem__, places)))
         return found
 
-    def _decode(self, spec: ArraySpec, rows: NDArray[np.int64], frames: Sequence[bytes]) -> NDArray[Any]:
+    def _decode(self, spec: ArraySpec, rows: NDArray[np.int64], frames: Sequence[bytes], out: memoryview) -> NDArray[Any]:
+        """Decode frames, into ``out`` where they are compressed."""
         try:
             if not spec.compressed:
                 return check_plains(frames, spec.row_bytes).view(spec.numpy_dtype).reshape(len(rows), *spec.row_shape)
-            decoded = decode_frames(frames, spec.row_bytes)
+            decode_frames(frames, spec.row_bytes, out)
         except FrameError:
             for row, frame in zip(rows.tolist(), frames, strict=True):
                 try:
@@ -175,7 +182,7 @@ class LocalSource:
                 except FrameError as error:
                     raise self._damaged(spec, row, error) from error
             raise
-        return np.frombuffer(decoded, spec.numpy_dtype).reshape(len(rows), *spec.row_shape)
+        return np.frombuffer(out, spec.numpy_dtype).reshape(len(rows), *spec.row_shape)
 
     def _damaged(self, spec: ArraySpec, row: int, error: Exception) -> DamagedRowError:
         path = self._path(spec, row // self._info.shard_size)

@@ -49,7 +49,7 @@ def chunk_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr(
         local,
         "decode_frames",
-        lambda frames, size: decoded.extend([size] * len(frames)) or plain_many(frames, size),
+        lambda frames, size, out: decoded.extend([size] * len(frames)) or plain_many(frames, size, out),
     )
     return decoded
 

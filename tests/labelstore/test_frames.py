@@ -20,6 +20,12 @@ def contents(size: int, count: int) -> list[bytes]:
     return [rng.integers(0, 30, size, np.uint8).tobytes() for _ in range(count)]
 
 
+def decode_all(frames: list[bytes], size: int) -> bytes:
+    room = bytearray(len(frames) * size)
+    decode_frames(frames, size, memoryview(room))
+    return bytes(room)
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_our_frames_start_as_expected(size):
     data = contents(size, 1)[0]
@@ -31,9 +37,7 @@ def test_our_frames_start_as_expected(size):
 @pytest.mark.parametrize("count", [0, 1, 2, 13])
 def test_a_batch_is_its_frames_one_after_the_other(size, count):
     mine = contents(size, count)
-    found = decode_frames([compress(data) for data in mine], size)
-    assert bytes(found) == b"".join(mine)
-    assert np.frombuffer(found, np.uint8).flags.writeable
+    assert decode_all([compress(data) for data in mine], size) == b"".join(mine)
 
 
 @pytest.mark.parametrize("place", [0, 7, 19])
@@ -43,7 +47,7 @@ def test_one_damaged_frame_spoils_its_batch(place):
     broken[-1] ^= 1
     made[place] = bytes(broken)
     with pytest.raises(FrameError):
-        decode_frames(made, 500)
+        decode_all(made, 500)
 
 
 def test_frames_of_other_writers_are_read_if_they_say_size_and_checksum():
@@ -51,7 +55,7 @@ def test_frames_of_other_writers_are_read_if_they_say_size_and_checksum():
     writer = zstandard.ZstdCompressor(level=1, write_checksum=True).compressobj(size=500)
     streamed = writer.compress(data[0]) + writer.flush()
     mixed = [streamed, compress(data[1]), compress(data[2])]
-    assert bytes(decode_frames(mixed, 500)) == b"".join(data)
+    assert decode_all(mixed, 500) == b"".join(data)
 
 
 @pytest.mark.parametrize(
@@ -70,4 +74,4 @@ def test_other_frames_are_refused(frame):
     with pytest.raises(FrameError):
         decode_frame(frame, 500)
     with pytest.raises(FrameError):
-        decode_frames([compress(b"y" * 500), frame], 500)
+        decode_all([compress(b"y" * 500), frame], 500)
