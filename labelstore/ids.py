@@ -96,7 +96,10 @@ class ImageIds(Sequence[str]):
 
     def find(self, keys: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return rows of ids, and whether each id is there at all (its row means nothing if it is not)."""
-        encoded = [str(key).encode(errors="surrogatepass") for key in keys]
+        try:
+            encoded = list(map(str.encode, keys))
+        except UnicodeEncodeError:
+            encoded = [key.encode(errors="surrogatepass") for key in keys]
         wanted = np.array(encoded, dtype=f"S{self._width}")
         places = np.searchsorted(self._sorted, wanted)
         places[places == len(self)] = 0
