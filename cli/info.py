@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from labelstore.cli.output import human_bytes
+from labelstore.cli.output import human_bytes, human_count
 from labelstore.reader import LabelMapReader
 from labelstore.schema import StoreInfo
 from labelstore.summary import StoreCounts, count_rows, failures_of
@@ -83,7 +83,9 @@ def _encoding(info: StoreInfo) -> str:
         return f"{info.encoding}, {info.top_k} classes a location"
     down, across = shape.frequencies
     patterns = f"{shape.patterns} patterns of {down}x{across} frequencies"
-    return f"{info.encoding}, {patterns}, {shape.classes} classes an image and {shape.tail_bits} bits for each other"
+    return (
+        f"{info.encoding}, {patterns}, {shape.classes} classes an image, {human_count(shape.tail_bits, 'bit')} for each other"
+    )
 
 
 def _distance(info: StoreInfo) -> str:

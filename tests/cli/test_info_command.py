@@ -137,3 +137,13 @@ def test_damage_is_told_in_one_line(picture_store, tmp_path):
     assert shown.code == 1
     assert shown.err.startswith("Error: ")
     assert "c.1.0.0.0: not the file that was committed" in shown.message
+
+
+def test_a_spectral_store_says_what_its_maps_are_made_of_and_how_far_its_labels_are(spectral_store):
+    shown = run_here("info", spectral_store)
+    lines = " ".join(shown.out.split())
+    assert "7x7 locations, spectral, 3 patterns of 4x4 frequencies, 5 classes an image, 1 bit for each other of 8" in lines
+    assert "same best class for" in lines
+    said = json.loads(run_here("info", spectral_store, "--json").out)
+    assert said["spectral"] == {"classes": 5, "shaped": 3, "patterns": 3, "frequencies": [4, 4], "tail_bits": 1}
+    assert set(said["distance"]) == {"l1", "kl", "agreement", "images"}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchvision.ops import roi_align
+from roi_align import torchvision_pool
 
 from labelstore.boxes import check_boxes
 from labelstore.encodings import find_encoding
@@ -62,14 +62,6 @@ def dense_of(records: np.ndarray, info: StoreInfo) -> np.ndarray:
                     share = weight_step * record["weights"][rank, pattern] * record["patterns"][pattern, u, v] / 127
                     dense[row, chosen] += share * wave
     return dense
-
-
-def torchvision_pool(dense: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    height, width = dense.shape[2:]
-    scaled = np.asarray(boxes) * [width, height, width, height] - 0.5
-    regions = torch.from_numpy(np.concatenate([np.arange(len(boxes))[:, None], scaled], axis=1))
-    pooled = roi_align(torch.from_numpy(dense), regions, (1, 1), sampling_ratio=-1, aligned=False)[:, :, 0, 0]
-    return torch.softmax(pooled, dim=1).numpy()
 
 
 @st.composite

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchvision.ops import roi_align
+from roi_align import torchvision_pool
 
 from labelstore.boxes import check_boxes
 from labelstore.encodings import find_encoding
@@ -42,14 +42,6 @@ def dense_of(classes, scores, num_classes):
         if classes[place] != NO_CLASS:
             dense[place[0], classes[place], place[2], place[3]] = scores[place]
     return dense
-
-
-def torchvision_pool(dense, boxes):
-    height, width = dense.shape[2:]
-    scaled = np.asarray(boxes) * [width, height, width, height] - 0.5
-    rois = torch.from_numpy(np.concatenate([np.arange(len(boxes))[:, None], scaled], axis=1))
-    pooled = roi_align(torch.from_numpy(dense), rois, (1, 1), sampling_ratio=-1, aligned=False)[:, :, 0, 0]
-    return torch.softmax(pooled, dim=1).numpy()
 
 
 @st.composite
