@@ -85,7 +85,7 @@ def _softmax(values: NDArray[np.float64], classes: NDArray[np.uint16], temperatu
         named += values[rank] > -inf
     if named < len(out):
         most = max(most, 0.0)
-    absent = exp(-most / temperature)
+    absent = exp(-most / temperature) if named < len(out) else 0.0
     total = (len(out) - named) * absent
     for rank in range(len(values)):
         values[rank] = exp((values[rank] - most) / temperature)
@@ -164,14 +164,18 @@ def _softmax_over_rest(
     """Write the softmax of logits of the named classes, where each other one has the logit that its bits say."""
     bits = len(rest) >> 1
     _count_codes(tail, bits, len(out), counts)
-    most, total = max(values.max(), np.float64(rest.max())), 0.0
+    for rank in range(len(values)):
+        if classes[rank] < len(out):
+            counts[_code(tail, bits, classes[rank])] -= 1
+    most, total = values.max(), 0.0
+    for level in range(len(rest)):
+        if counts[level] > 0:
+            most = max(most, np.float64(rest[level]))
     for rank in range(len(values)):
         values[rank] = exp((values[rank] - most) / temperature)
         total += values[rank]
-        if classes[rank] < len(out):
-            counts[_code(tail, bits, classes[rank])] -= 1
     for level in range(len(rest)):
-        likely[level] = exp((rest[level] - most) / temperature)
+        likely[level] = exp((rest[level] - most) / temperature) if counts[level] > 0 else 0.0
         total += counts[level] * likely[level]
     likely /= total
     _write_rest(tail, likely, out)

@@ -39,7 +39,7 @@ def _softmax(sums: NDArray[np.float64], touched: NDArray[np.int64], temperature:
         if chosen < len(sums):
             sums[chosen] = exp((sums[chosen] - most) / temperature)
             total += sums[chosen]
-    absent = exp(-most / temperature)
+    absent = exp(-most / temperature) if listed < len(sums) else 0.0
     total += (len(sums) - listed) * absent
     out[:] = absent / total
     for chosen in touched:

@@ -263,6 +263,21 @@ def test_flat_maps_and_huge_spans_survive():
         np.testing.assert_allclose(soft, torch.softmax(torch.tensor([values]), 1), atol=1e-3)
 
 
+@pytest.mark.parametrize("bits", [0, 1, 2])
+@pytest.mark.parametrize("height", [-3000.0, 3000.0])
+def test_logits_far_from_what_absent_classes_count_as(bits, height):
+    logits = torch.randn(2, 12, 4, 4, generator=torch.Generator().manual_seed(0)) + height
+    boxes = check_boxes([(0.1, 0.2, 0.8, 0.9)] * 2, 2)
+    for named in (12, 5):
+        info = store_info(SpectralShape(named, 3, 2, (2, 2), bits), 12, (4, 4), "zero")
+        arrays = encode(logits, info)
+        soft = softmax(SPECTRAL.pool(arrays, boxes, info))
+        compiled = np.empty_like(soft)
+        SPECTRAL.compiled()(arrays, boxes, info, 1.0, compiled)
+        np.testing.assert_allclose(compiled, soft, atol=1e-4)  # NumPy's logits are float32
+        np.testing.assert_allclose(compiled.sum(axis=1), 1, atol=1e-5)
+
+
 def test_labels_of_a_batch_do_not_depend_on_their_neighbours():
     logits = torch.randn(5, 30, 7, 7, generator=torch.Generator().manual_seed(3))
     info = store_info(SpectralShape(6, 3, 3, (3, 3)), 30, (7, 7))

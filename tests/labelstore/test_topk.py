@@ -233,3 +233,16 @@ def test_class_maps():
     for wrong in ([5], [-1], [[1]], [], [0.5], ["a"], 3):
         with pytest.raises(ClassMapError, match="class_map"):
             check_class_map(wrong, 5)
+
+
+@pytest.mark.parametrize("height", [-3000.0, 3000.0])
+@pytest.mark.parametrize("top_k", [5, 2])
+def test_logits_far_from_what_absent_classes_count_as(height, top_k):
+    logits = torch.randn(2, 5, 4, 4, generator=torch.Generator().manual_seed(0)) + height
+    info, boxes = store_info(top_k, 5, (4, 4), "zero"), check_boxes([(0.1, 0.2, 0.8, 0.9)] * 2, 2)
+    arrays = encode(logits, info)
+    soft = softmax(TOPK.pool(arrays, boxes, info))
+    compiled = np.empty_like(soft)
+    TOPK.compiled()(arrays, boxes, info, 1.0, compiled)
+    np.testing.assert_allclose(compiled, soft, atol=1e-3)  # NumPy's logits are float32
+    np.testing.assert_allclose(compiled.sum(axis=1), 1, atol=1e-5)
