@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from labelstore.encodings.spectral import LARGEST_WEIGHT, LEVELS, ONE, record_of, shape_of
-from labelstore.pipelines.encoders.tail import group_tail, pack_bits
+from labelstore.pipelines.encoders.tail import AbsentMass, group_tail, pack_bits
 from labelstore.pipelines.encoders.view import View, view_of
 from labelstore.schema import SpectralShape, StoreInfo
 
@@ -62,12 +62,13 @@ def factor(logits: Tensor, shape: SpectralShape, baseline: str) -> Factors:
         the probability that they have, crop by crop as well as it can; ``absent_mean``, their mean logit; ``zero``, 0.
     """
     view = view_of(logits.shape[2], logits.shape[3], *shape.frequencies, str(logits.device))
-    flat = logits.flatten(2)
-    pooled = (flat @ view.crops.to(flat.dtype).T).transpose(1, 2)  # [B, few, C]
+    rows = logits.flatten(2).transpose(1, 2)  # [B, L, C]: how dense logits lie in memory, as rows of a head
+    pooled = view.crops.to(rows.dtype) @ rows  # [B, few, C]
     expected = torch.logsumexp(torch.log_softmax(pooled, dim=2), dim=1)
     best, classes = torch.topk(expected, shape.classes, dim=1)
-    maps = torch.gather(flat, 1, classes[:, :, None].expand(-1, -1, flat.shape[2])).double()
-    base = _base(flat, pooled, classes, maps, view, baseline)
+    maps = torch.gather(rows, 2, classes[:, None].expand(-1, rows.shape[1], -1)).transpose(1, 2).double()
+    mass = AbsentMass(pooled, classes)
+    base = _base(rows, mass, maps, view, baseline)
     maps = maps - base[:, None]
     means = maps @ view.mean
     varying = maps[:, : shape.shaped] @ view.analysis.T @ view.spread  # [B, P, F]
@@ -76,8 +77,7 @@ def factor(logits: Tensor, shape: SpectralShape, baseline: str) -> Factors:
     patterns = _round_patterns(components @ view.unspread, view.offset)
     rounded = patterns[:, :, 1:] / ONE
     weights = _fit(varying, rounded @ view.spread)
-    above = pooled.double() - (base @ view.crops.T)[:, :, None]
-    rest, codes = group_tail(above, classes, shape.tail_bits)
+    rest, codes = group_tail(mass, base @ view.crops.T, shape.tail_bits)
     return Factors(classes, means, weights, patterns, patterns[:, :, 0] / ONE + rounded @ view.offset, rest, codes)
 
 
@@ -113,19 +113,17 @@ def pack(factors: Factors, info: StoreInfo) -> NDArray[np.uint8]:
     return records.view(np.uint8).reshape(len(records), -1)
 
 
-def _base(flat: Tensor, pooled: Tensor, classes: Tensor, maps: Tensor, view: View, baseline: str) -> Tensor:
+def _base(rows: Tensor, mass: AbsentMass, maps: Tensor, view: View, baseline: str) -> Tensor:
     """Return what counts as 0, ``[B, L]``."""
-    absent = flat.shape[1] - classes.shape[1]
     if baseline == "zero":
         return torch.zeros_like(maps[:, 0])
-    if not absent:
+    if not mass.count:
         return maps.mean(dim=1)
-    base = (flat.sum(dim=1, dtype=torch.float64) - maps.sum(dim=1)) / absent
+    share = rows.new_full((rows.shape[2], 1), 1 / mass.count)  # no sum of large logits that leaves float32
+    base = (rows @ share)[:, :, 0].double() - maps.sum(dim=1) / mass.count
     if baseline == "absent_mean":
         return base
-    others = pooled.scatter(2, classes[:, None].expand(-1, pooled.shape[1], -1), -torch.inf)
-    mass = torch.logsumexp(others, dim=2).double() - math.log(absent)
-    return base + (mass - base @ view.crops.T) @ view.smooth
+    return base + (mass.of_all() - math.log(mass.count) - base @ view.crops.T) @ view.smooth
 
 
 def _components(varying: Tensor, count: int) -> Tensor:
