@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from photos import make_photos
 
-from labelstore.pipelines.annotators import AnnotatorSpec, Preprocessing, load_annotator
-from labelstore.pipelines.maps import load_image, to_input
+from labelstore.pipelines.annotators import AnnotatorSpec, EnsembleSpec, Preprocessing, load_ensemble
+from labelstore.pipelines.images import image_pixels
 
 HERE = Path(__file__).parent
 
@@ -39,12 +39,12 @@ def make_dense(model: str, image_size: int | None, count: int) -> NDArray[np.flo
     """Logits ``[count, C, H, W]``."""
     if str(HERE) not in sys.path:
         sys.path.insert(0, str(HERE))
-    annotator = load_annotator(AnnotatorSpec(model, image_size))
-    how = annotator.info.preprocessing
+    annotators = load_ensemble(EnsembleSpec((AnnotatorSpec(model, image_size),)))
     with tempfile.TemporaryDirectory() as scratch:
         paths = sorted(make_photos(Path(scratch), count).iterdir())
-        inputs = (to_input([load_image(path, how, "ignore")], annotator) for path in paths)
-        return np.concatenate([annotator.dense(batch).numpy().astype(np.float16) for batch in inputs])
+        inputs = (image_pixels(path.read_bytes(), annotators.inputs, "ignore") for path in paths)
+        batches = ([torch.from_numpy(np.array(part)[None]) for part in parts] for parts in inputs)
+        return np.concatenate([annotators.logits(batch).numpy().astype(np.float16) for batch in batches])
 
 
 def load_dense(file: Path | None, count: int = 96) -> NDArray[np.float16]:

@@ -6,7 +6,6 @@ photographs, by EfficientNet-Lite0 at 475 px.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,6 @@ import numpy as np
 import timm
 import torch
 from numpy.typing import NDArray
-from photos import make_photos
 
 from labelstore.encodings import find_encoding
 from labelstore.ids import pack_ids
@@ -71,18 +69,10 @@ def load_maps(file: Path | None, top_k: int = 5) -> tuple[NDArray[np.uint16], ND
 
 
 def make_maps(count: int = 128) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
-    from labelstore.pipelines.annotators import AnnotatorSpec, load_annotator
-    from labelstore.pipelines.maps import load_image, to_input
+    from dense_maps import make_dense
 
-    annotator = load_annotator(AnnotatorSpec("efficientnet-lite0", image_size=475))
-    classes, scores = [], []
-    with tempfile.TemporaryDirectory() as scratch:
-        for path in sorted(make_photos(Path(scratch), count).iterdir()):
-            image = load_image(path, annotator.info.preprocessing, "ignore")
-            top, chosen = best(annotator.dense(to_input([image], annotator)), 10)
-            classes.append(chosen.numpy().astype(np.uint16))
-            scores.append(top.numpy().astype(np.float32))
-    return np.concatenate(classes), np.concatenate(scores)
+    top, chosen = best(torch.from_numpy(make_dense("efficientnet-lite0", 475, count)).float(), 10)
+    return chosen.numpy().astype(np.uint16), top.numpy()
 
 
 def pack(classes: NDArray[np.uint16], scores: NDArray[np.float32]) -> Packed:

@@ -23,6 +23,7 @@ from rich.text import Text
 
 from labelstore.cli.output import human_bytes, human_count, human_seconds
 from labelstore.pipelines import defaults
+from labelstore.pipelines.annotators.spec import PRECISIONS
 from labelstore.pipelines.observer import Observer
 from labelstore.schema import BASELINES, EXIF_RULES
 
@@ -30,6 +31,17 @@ if TYPE_CHECKING:
     from labelstore.pipelines.annotate import Summary
 
 _SHOWN_FAILURES = 10
+
+
+def _triple(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, float, float] | None:
+    """Parse three numbers with commas between."""
+    if value is None:
+        return None
+    try:
+        red, green, blue = (float(part) for part in value.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"expected three numbers with commas between, got {value!r}") from error
+    return red, green, blue
 
 
 class ProgressBar(Observer):
@@ -86,7 +98,7 @@ class ProgressBar(Observer):
 
 
 @click.command("annotate")
-@click.argument("images", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("images", nargs=-1)
 @click.option("--store", default="labels.zarr", show_default=True, help="Where the store is, or is to be.")
 @click.option(
     "--workers",
@@ -95,8 +107,33 @@ class ProgressBar(Observer):
 )
 @click.option(
     "--model",
-    help="The annotator: timm:NAME, torchvision:NAME, package.module:factory, or the default, which needs no download.  "
+    multiple=True,
+    metavar="NAME",
+    help="The annotator: timm:NAME, torchvision:NAME, package.module:factory, a file of torch.export (.pt2) or TorchScript "
+    "(.pt), or the default, which needs no download. Several: an ensemble, logits averaged on the first one's grid.  "
     f"[default: {defaults.MODEL}]",
+)
+@click.option(
+    "--weights",
+    multiple=True,
+    metavar="FILE",
+    help="Weights instead of the pretrained ones: .safetensors, or a state dict (.pth). One for each --model.",
+)
+@click.option(
+    "--classes",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Names of the annotator's classes, a line each (or id, tab, name), or JSON; for models that do not know them.",
+)
+@click.option("--flip/--no-flip", default=None, help="Average with the mirrored image's logits: twice the work.  [default: no]")
+@click.option(
+    "--mean", callback=_triple, metavar="R,G,B", help="What the model's input is normalised with, of pixels in 0 to 1."
+)
+@click.option("--std", callback=_triple, metavar="R,G,B", help="Likewise.  [default: the model's own]")
+@click.option(
+    "--interpolation",
+    type=click.Choice(["nearest", "bilinear", "bicubic", "lanczos"]),
+    help="How images are resized.  [default: the model's own]",
 )
 @click.option(
     "--image-size",
@@ -150,7 +187,8 @@ class ProgressBar(Observer):
 @click.option(
     "--exif",
     type=click.Choice(EXIF_RULES),
-    help=f"Whether photographs are turned upright first; must match what training sees.  [default: {defaults.EXIF}]",
+    help="Whether photographs are turned upright first; must match what training sees.  "
+    f"[default: {defaults.EXIF}; apply for Parquet]",
 )
 @click.option(
     "--shard-size",
@@ -162,45 +200,76 @@ class ProgressBar(Observer):
     "--batch-size",
     type=click.IntRange(1),
     metavar="B",
-    help=f"Images a forward pass.  [default: {defaults.CUDA_BATCH_SIZE} on a GPU, {defaults.CPU_BATCH_SIZE} on the CPU]",
+    help="Images a forward pass; halved when memory runs out.  "
+    f"[default: {defaults.CUDA_BATCH_SIZE} on a GPU, {defaults.CPU_BATCH_SIZE} or fewer on the CPU]",
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="bfloat16: mixed precision, the head in float32.  [default: bfloat16 on a GPU that has it]",
+)
+@click.option("--compile", "compiled", is_flag=True, help="Use torch.compile: minutes at the start, faster from then on.")
+@click.option(
+    "--decoder",
+    type=click.Choice(defaults.DECODERS),
+    help="What decodes JPEG files; nvjpeg: the GPU, for pixels a little different.  [default: pillow]",
+)
+@click.option(
+    "--images-root", metavar="DIR", help="What relative paths in a list are relative to.  [default: the list's folder]"
+)
+@click.option(
+    "--image-column", metavar="NAME", help="Column of images in Parquet, of paths in CSV.  [default: image; path, ...]"
+)
+@click.option("--id-column", metavar="NAME", help="Column of image ids; @row: file and row.  [default: the images' paths]")
+@click.option("--label-column", metavar="NAME", help="Column of labels.  [default: label]")
 @click.option("--strict", is_flag=True, help="Exit with 1 if any image failed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(
-    images: Path | None,
+    images: tuple[str, ...],
     store: str,
     workers: int | None,
     batch_size: int | None,
     device: str,
+    compiled: bool,
+    images_root: str | None,
+    image_column: str | None,
+    id_column: str | None,
+    label_column: str | None,
     strict: bool,
     as_json: bool,
     **choices: Any,
 ) -> None:
-    """Make the label maps of all images below a folder.
+    """Make the label maps of all images of a source.
 
-    IMAGES is searched recursively; an image's id is its path below it. Without IMAGES, the sample photographs that
-    scikit-image and scikit-learn ship are copied to a folder and annotated. Run it again to go on after an interruption:
-    what is committed is not made twice.
+    IMAGES: a folder, searched recursively; a list of paths (.txt, .csv); tar files, as WebDataset writes them; or Parquet files
+    with images inside. All of them may be URLs (s3://, gs://, https://). An image's id is its path below the folder, or in the
+    list or tar file. Without IMAGES, the sample photographs that scikit-image and scikit-learn ship are copied to a folder and
+    annotated. Run it again to go on after an interruption: what is committed is not made twice.
 
     \b
     Examples:
       labelstore annotate
       labelstore annotate imagenet/train --store imagenet.zarr --model timm:tf_efficientnet_l2.ns_jft_in1k_475
+      labelstore annotate 'shards/train-{0000..0146}.tar' --model torchvision:resnet50 --flip
+      labelstore annotate s3://bucket/pets/*.parquet --model resnet50 --weights pets.safetensors --classes pets.txt
       labelstore annotate photos --workers 4 --top-k 10 --json
     """
     from labelstore.pipelines.annotate import annotate  # torch and Dask take seconds: not for --help
     from labelstore.pipelines.cluster import plan_resources
     from labelstore.pipelines.samples import FOLDER, copy_samples
     from labelstore.pipelines.settings import Settings
+    from labelstore.pipelines.sources import ImagesSpec
 
     console = Console(stderr=True)
-    if images is None:
-        images = copy_samples(Path(FOLDER))
-        _tell(console, f"No folder of images given: annotating the sample photographs, copied to {FOLDER}/")
-    resources = plan_resources(workers, device, batch_size)
+    if not images:
+        images = (str(copy_samples(Path(FOLDER))),)
+        _tell(console, f"No images given: annotating the sample photographs, copied to {FOLDER}/")
+    source = ImagesSpec(images, images_root, image_column, id_column, label_column)
+    resources = plan_resources(workers, device, batch_size, compiled=compiled)
+    settings = Settings(**{**choices, "model": choices["model"] or None})
     with ProgressBar(console) as bar:
-        summary = annotate(images, store, Settings(**choices), resources, bar)
+        summary = annotate(source, store, settings, resources, bar)
     click.echo(json.dumps(_as_json(summary), indent=2)) if as_json else _show(summary, console)
     if summary.counts.failed and (strict or not summary.counts.done):
         raise click.ClickException(f"{summary.counts.failed} of {summary.counts.rows} images failed")
@@ -217,6 +286,7 @@ def _show(summary: Summary, console: Console) -> None:
     if summary.new_rows:
         click.echo(f"This run: {human_count(summary.new_rows, 'image')} in {human_seconds(summary.seconds)}{rate}")
     _show_distance(summary)
+    _show_agreement(summary)
     click.echo(f"Store: {summary.store} ({human_bytes(counts.size_bytes)}{size})")
     if summary.example_id is not None:
         store = "" if summary.store == "labels.zarr" else f" --store {shlex.quote(summary.store)}"
@@ -230,6 +300,15 @@ def _show_distance(summary: Summary) -> None:
         click.echo(
             f"Distance to the annotator's own labels: L1 {found.l1:.3f}, KL {found.kl:.3f}, same best class for "
             f"{found.agreement:.0%} of crops ({images})"
+        )
+
+
+def _show_agreement(summary: Summary) -> None:
+    found = summary.agreement
+    if found is not None:
+        images = human_count(found.images, "image")
+        click.echo(
+            f"The images' own labels: {found.top1:.1%} are the best class, {found.top5:.1%} among the best five ({images})"
         )
 
 
@@ -268,5 +347,6 @@ def _as_json(summary: Summary) -> dict[str, Any]:
         "bytes_a_map": counts.bytes_a_map,
         "encoding": summary.info.encoding,
         "distance": None if summary.info.distance is None else asdict(summary.info.distance),
+        "agreement": None if summary.agreement is None else asdict(summary.agreement),
         "failures": [{"id": image_id, "reason": reason} for image_id, reason in summary.failures],
     }

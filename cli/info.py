@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from labelstore.agreement import Agreement, label_agreement
 from labelstore.cli.output import human_bytes, human_count
 from labelstore.reader import LabelMapReader
-from labelstore.schema import StoreInfo
+from labelstore.schema import AnnotatorRecord, StoreInfo
 from labelstore.summary import StoreCounts, count_rows, failures_of
 
 _SHOWN_FAILURES = 10
@@ -44,7 +45,7 @@ def _show(reader: LabelMapReader, store: str, counts: StoreCounts) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")  # a path is shown whole
-    for name, value in _facts(reader.info, store, counts):
+    for name, value in _facts(reader.info, store, counts, label_agreement(reader)):
         table.add_row(Text(name, style="bold"), Text(value))  # Text: names in it may look like markup
     console.print(table)
     for image_id, reason in failures_of(reader, _SHOWN_FAILURES):
@@ -56,7 +57,7 @@ def _show(reader: LabelMapReader, store: str, counts: StoreCounts) -> None:
         console.print(f"{counts.pending} rows are pending: run annotate again to make them.", highlight=False)
 
 
-def _facts(info: StoreInfo, store: str, counts: StoreCounts) -> list[tuple[str, str]]:
+def _facts(info: StoreInfo, store: str, counts: StoreCounts, agreement: Agreement | None) -> list[tuple[str, str]]:
     annotator, (height, width) = info.annotator, info.map_size
     a_map = f", {counts.bytes_a_map:,.0f} bytes a map" if counts.bytes_a_map else ""
     return [
@@ -66,11 +67,16 @@ def _facts(info: StoreInfo, store: str, counts: StoreCounts) -> list[tuple[str, 
         ("maps", f"{height}x{width} locations, {_encoding(info)} of {info.num_classes:,}"),
         ("baseline", info.baseline),
         ("distance", _distance(info)),
-        ("annotator", f"{annotator.name} at {annotator.input_size} px, weights {annotator.weights_sha256[:16]}"),
-        ("input", f"mean {_numbers(annotator.mean)}, std {_numbers(annotator.std)}, {annotator.interpolation}"),
+        ("annotator", _annotator(annotator)),
+        (
+            "input",
+            f"mean {_numbers(annotator.mean)}, std {_numbers(annotator.std)}, {annotator.interpolation}; {info.decoder}, "
+            f"{annotator.precision}",
+        ),
         ("images' root", info.images_root or "not recorded"),
         ("EXIF rotation", info.exif),
-        ("labels", f"{len(info.target_names):,} folders" if info.target_names else "folders are not labels"),
+        ("labels", f"{len(info.target_names):,} classes by name" if info.target_names else "no names"),
+        ("agreement", _agreement(agreement)),
         ("shards", f"{info.num_shards:,} of {info.shard_size:,} rows"),
         ("made", info.created),
         ("with", ", ".join(f"{name} {number}" for name, number in info.versions.items())),
@@ -96,18 +102,37 @@ def _distance(info: StoreInfo) -> str:
     return f"{how}: to the annotator's own labels, over {found.images} of the images"
 
 
+def _annotator(record: AnnotatorRecord) -> str:
+    weights = f" of {record.weights}" if record.weights else ""
+    members = [
+        f"{record.name} at {record.input_size} px",
+        *(f"{other.name} at {other.input_size} px" for other in record.others),
+    ]
+    flip = ", averaged with the mirrored image" if record.flip else ""
+    return f"{' + '.join(members)}, weights {record.weights_sha256[:16]}{weights}{flip}"
+
+
+def _agreement(found: Agreement | None) -> str:
+    if found is None:
+        return "images have no labels that are the annotator's classes"
+    how = f"{found.top1:.1%} are the best class of the whole image, {found.top5:.1%} among the best five"
+    return f"of the images' own labels {how} ({human_count(found.images, 'image')} looked at)"
+
+
 def _numbers(values: tuple[float, ...]) -> str:
     return " ".join(f"{value:g}" for value in values)
 
 
 def _as_json(reader: LabelMapReader, store: str, counts: StoreCounts) -> dict[str, Any]:
     info = asdict(reader.info)
+    agreement = label_agreement(reader)
     failures = failures_of(reader, counts.rows)
     return {
         "store": store,
         "rows": {"all": counts.rows, "done": counts.done, "failed": counts.failed, "pending": counts.pending},
         "bytes": counts.size_bytes,
         "bytes_a_map": counts.bytes_a_map,
+        "agreement": None if agreement is None else asdict(agreement),
         **info,
         "failures": [{"id": image_id, "reason": reason} for image_id, reason in failures],
     }

@@ -4,6 +4,8 @@
 ``labelstore annotate`` (`labelstore.pipelines`). Importing this package loads NumPy and nothing heavier.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from labelstore.errors import (
     AnnotatorError,
     BoxError,
@@ -26,10 +28,12 @@ from labelstore.errors import (
     StoreWriteError,
     UnknownIdError,
 )
-from labelstore.labelmap import LabelMap
-from labelstore.reader import LabelMapReader
 from labelstore.schema import Status
 from labelstore.version import __version__
+
+if TYPE_CHECKING:
+    from labelstore.labelmap import LabelMap
+    from labelstore.reader import LabelMapReader
 
 __all__ = [
     "AnnotatorError",
@@ -57,3 +61,16 @@ __all__ = [
     "UnknownIdError",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what reads stores when it is asked for: making maps, on a machine that keeps none, does without its packages."""
+    if name == "LabelMapReader":
+        from labelstore.reader import LabelMapReader
+
+        return LabelMapReader
+    if name == "LabelMap":
+        from labelstore.labelmap import LabelMap
+
+        return LabelMap
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

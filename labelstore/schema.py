@@ -78,8 +78,22 @@ class ArraySpec:
 
 
 @dataclass(frozen=True)
+class MemberRecord:
+    """A further model of an ensemble; ``weights`` is their file, None: the model's own."""
+
+    name: str
+    input_size: int
+    weights: str | None = None
+
+
+@dataclass(frozen=True)
 class AnnotatorRecord:
-    """What a store remembers of the model that made it: its full name, and what the user called it (``requested``)."""
+    """What a store remembers of the model that made it.
+
+    ``name`` is its full name, ``requested`` what the user called it, ``weights`` their file (None: the model's
+    own); ``others`` are further models, whose logits were averaged with its own, and ``weights_sha256`` is over all of them.
+    ``flip``: averaged with the mirrored image's.
+    """
 
     name: str
     weights_sha256: str
@@ -88,6 +102,15 @@ class AnnotatorRecord:
     std: tuple[float, ...]
     interpolation: str
     requested: str | None = None
+    weights: str | None = None
+    others: tuple[MemberRecord, ...] = ()
+    flip: bool = False
+    precision: str = "float32"
+
+    @property
+    def full_name(self) -> str:
+        """The names of all its models."""
+        return " + ".join([self.name, *(other.name for other in self.others)])
 
 
 @dataclass(frozen=True)
@@ -133,7 +156,8 @@ class StoreInfo:
     """The attributes of a store.
 
     ``top_k`` is K of the maps that are read; ``map_size`` is ``(H, W)``; ``created`` is UTC in ISO 8601; ``target_names`` are
-    the folders' names where folders are labels; ``images_root`` is where the images lay when the store was made.
+    the folders' names where folders are labels; ``images_root`` is where the images lay when the store was made; ``decoder`` is
+    what made pixels of them.
     """
 
     num_rows: int
@@ -151,6 +175,7 @@ class StoreInfo:
     class_ids: tuple[str, ...] | None = field(default=None, repr=False)
     target_names: tuple[str, ...] | None = field(default=None, repr=False)
     images_root: str | None = None
+    decoder: str = "pillow"
     distance: LabelDistance | None = None
     versions: Mapping[str, str] = field(default_factory=dict, repr=False)
     created: str = ""
@@ -191,15 +216,7 @@ class StoreInfo:
             map_size=take.size("map_size"),
             shard_size=take.whole("shard_size", 1, 2**24),
             id_bytes=take.whole("id_bytes", 1, 65536),
-            annotator=AnnotatorRecord(
-                name=record.text("name"),
-                weights_sha256=record.text("weights_sha256"),
-                input_size=record.whole("input_size", 1, 2**20),
-                mean=record.numbers("mean"),
-                std=record.numbers("std"),
-                interpolation=record.text("interpolation"),
-                requested=record.text("requested", optional=True),
-            ),
+            annotator=record.annotator(),
             encoding=encoding,
             spectral=take.spectral() if encoding == "spectral" else None,
             baseline=take.one_of("baseline", BASELINES),
@@ -208,6 +225,7 @@ class StoreInfo:
             class_ids=ids,
             target_names=targets,
             images_root=take.text("images_root", optional=True),
+            decoder=take.text("decoder", optional=True) or "pillow",
             distance=take.distance(),
             versions={str(key): str(value) for key, value in take.mapping("versions").items()},
             created=take.text("created"),
@@ -282,6 +300,31 @@ class _Taker:
 
     def nested(self, key: str) -> _Taker:
         return _Taker(self.mapping(key), self.where, f"{self.prefix}{key}.")
+
+    def annotator(self) -> AnnotatorRecord:
+        others = self.values.get("others") or ()
+        if not isinstance(others, list | tuple):
+            raise self.wrong("others", "a list of models", repr(others))
+        members = [_Taker(other, self.where, f"{self.prefix}others.") for other in others]
+        flip = self.values.get("flip", False)
+        if not isinstance(flip, bool):
+            raise self.wrong("flip", "true or false", repr(flip))
+        return AnnotatorRecord(
+            name=self.text("name"),
+            weights_sha256=self.text("weights_sha256"),
+            input_size=self.whole("input_size", 1, 2**20),
+            mean=self.numbers("mean"),
+            std=self.numbers("std"),
+            interpolation=self.text("interpolation"),
+            requested=self.text("requested", optional=True),
+            weights=self.text("weights", optional=True),
+            others=tuple(
+                MemberRecord(member.text("name"), member.whole("input_size", 1, 2**20), member.text("weights", optional=True))
+                for member in members
+            ),
+            flip=flip,
+            precision=self.text("precision", optional=True) or "float32",
+        )
 
     def spectral(self) -> SpectralShape:
         shape = self.nested("spectral")

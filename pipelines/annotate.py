@@ -10,27 +10,34 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from labelstore.agreement import Agreement, label_agreement
 from labelstore.ids import pack_ids
-from labelstore.pipelines.cluster import Resources, local_cluster
+from labelstore.pipelines.annotators.spec import EnsembleSpec
+from labelstore.pipelines.cluster import Resources, keep_the_heap, local_cluster
 from labelstore.pipelines.distance import DistanceSpec, measure_distance
-from labelstore.pipelines.images import ImageListing, list_images
 from labelstore.pipelines.observer import Observer
-from labelstore.pipelines.plan import JobSpec, ShardReport, ShardSpec, pending_shards
+from labelstore.pipelines.plan import JobSpec, ShardReport, pending_shards, tasks
 from labelstore.pipelines.probe import SAMPLE_IMAGES, Probe, ProbeSpec, probe_annotator, spread
 from labelstore.pipelines.run import DaskEngine, Engine, SerialEngine
-from labelstore.pipelines.settings import Settings, existing_store, new_store_info, recorded_annotator
+from labelstore.pipelines.settings import Settings, existing_store, new_store_info, recorded_annotators
+from labelstore.pipelines.sources import ImagesSpec, Listing, list_images
 from labelstore.pipelines.store import create_store
 from labelstore.reader import LabelMapReader
 from labelstore.schema import Status, StoreInfo
 from labelstore.summary import StoreCounts, count_rows, failures_of
 
 LISTED_FAILURES = 1000
+_BATCHES_AHEAD = 3
 
 
 @dataclass(frozen=True)
 class Summary:
     """What a run made. ``failures`` are (image id, reason) of the store's failed rows, the first 1,000 of them;
-    ``example_id`` is an image that is done, None if none is."""
+    ``example_id`` is an image that is done, None if none is; ``agreement`` says how often the
+    labels of this run's whole images are their folders'."""
 
     store: str
     info: StoreInfo
@@ -39,6 +46,7 @@ class Summary:
     seconds: float
     failures: tuple[tuple[str, str], ...]
     example_id: str | None
+    agreement: Agreement | None = None
 
 
 @dataclass
@@ -51,6 +59,7 @@ class _Tally:
     lock: threading.Lock = field(default_factory=threading.Lock)
     done: int = 0
     failed: int = 0
+    notes: set[str] = field(default_factory=set)
 
     def progress(self, shard: int, done: int, failed: int) -> None:
         with self.lock:
@@ -66,19 +75,25 @@ class _Tally:
             self.done += report.rows - len(report.failures)
             self.failed += len(report.failures)
             self._tell()
+        for note in report.notes:
+            if note not in self.notes:
+                self.notes.add(note)
+                self.observer.warning(note)
 
     def _tell(self) -> None:
         done, failed = (sum(counts) for counts in zip((self.done, self.failed), *self.running.values(), strict=True))
         self.observer.rows(done, failed)
 
 
-def annotate(images: Path, store: str, settings: Settings, resources: Resources, observer: Observer) -> Summary:
-    """Make the label maps of all images below a folder that the store does not hold yet.
+def annotate(
+    images: ImagesSpec | Path | str, store: str, settings: Settings, resources: Resources, observer: Observer
+) -> Summary:
+    """Make the label maps of all images of a source that the store does not hold yet.
 
     Parameters
     ----------
     images
-        The images' root, searched recursively.
+        A folder, searched recursively, or another source.
     store
         Where the store is, or is to be.
     settings
@@ -90,58 +105,74 @@ def annotate(images: Path, store: str, settings: Settings, resources: Resources,
         Anything that stops the run. Committed shards are kept: the same call later makes what is missing.
     """
     start = time.perf_counter()
+    source = images if isinstance(images, ImagesSpec) else ImagesSpec((str(images),))
     settings.encoding_choice()  # refused before anything is begun
+    spec, exif = settings.ensemble_spec(resources.compiled), settings.chosen_exif(source.exif)
     observer.phase("looking for images")
-    listing = list_images(images)
+    listing = list_images(source)
     found = existing_store(store, settings, listing)
     if found is not None and not found.pending:
         observer.plan(len(listing.ids), len(listing.ids))
         return summarise(store, found.info, 0, time.perf_counter() - start)
     with _engine(resources, observer) as engine:
         if found is None:
-            info, pending = _create(engine, store, settings, listing, resources, observer)
+            info, pending = _create(engine, store, settings, listing, resources, observer, spec, exif)
         else:
             info, pending = found.info, found.pending
-        job = _job(info, store, listing, resources)
-        return _run(engine, job, info, pending, observer)
+        job = _job(info, store, resources)
+        return _run(engine, job, info, pending, listing, resources, observer)
 
 
 def _create(
-    engine: Engine, store: str, settings: Settings, listing: ImageListing, resources: Resources, observer: Observer
+    engine: Engine,
+    store: str,
+    settings: Settings,
+    listing: Listing,
+    resources: Resources,
+    observer: Observer,
+    annotators: EnsembleSpec,
+    exif: str,
 ) -> tuple[StoreInfo, list[int]]:
-    """Look at the annotator, and create the store."""
-    observer.phase(f"loading {settings.annotator_spec().model}")
-    spec = ProbeSpec(
-        annotator=settings.annotator_spec(),
-        device=resources.device,
-        top_k=settings.chosen_top_k(),
-        exif=settings.chosen_exif(),
-        sample=tuple(str(listing.root / image_id) for image_id in spread(listing.ids, SAMPLE_IMAGES)),
-    )
-    probe = engine.call(probe_annotator, spec)
+    """Look at the annotators, and create the store."""
+    observer.phase(f"loading {' + '.join(settings.models)}")
+    sample = tuple(listing.places[row] for row in spread(len(listing.ids), SAMPLE_IMAGES))
+    probe = engine.call(probe_annotator, ProbeSpec(annotators, resources.device, settings.chosen_top_k(), exif, sample))
     _warn_if_flat(probe, observer)
     ids = pack_ids(listing.ids)
-    info = new_store_info(settings, listing, probe.annotator, ids.shape[1])
+    info = new_store_info(settings, listing, probe.annotators, ids.shape[1], exif)
     observer.phase("measuring the labels' distance to the annotator's")
-    measured = DistanceSpec(recorded_annotator(info), resources.device, info, spec.sample, resources.threads)
+    recorded = recorded_annotators(info, resources.compiled)
+    measured = DistanceSpec(recorded, resources.device, info, sample, resources.threads)
     info = replace(info, distance=engine.call(measure_distance, measured))
     create_store(store, info, ids, listing.targets)
     return info, pending_shards(info.num_shards, ())
 
 
-def _run(engine: Engine, job: JobSpec, info: StoreInfo, pending: list[int], observer: Observer) -> Summary:
+def _run(
+    engine: Engine,
+    job: JobSpec,
+    info: StoreInfo,
+    pending: list[int],
+    listing: Listing,
+    resources: Resources,
+    observer: Observer,
+) -> Summary:
     rows = sum(len(info.shard_rows(shard)) for shard in pending)
     observer.plan(info.num_rows, info.num_rows - rows)
     tally = _Tally(observer)
     start = time.perf_counter()
-    for report in engine.run((ShardSpec(job, shard) for shard in pending), tally.progress):
+    specs = tasks(job, pending, info.shard_size, resources.workers, lambda shard: listing.part(info.shard_rows(shard)))
+    for report in engine.run(specs, tally.progress):
         tally.finish(report)
-    return summarise(job.store, info, rows, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    made = np.concatenate([np.array(info.shard_rows(shard)) for shard in pending])
+    return summarise(job.store, info, rows, seconds, made)
 
 
 @contextmanager
 def _engine(resources: Resources, observer: Observer) -> Iterator[Engine]:
     if resources.workers == 0:
+        keep_the_heap()
         yield SerialEngine()
         return
     observer.phase(f"starting {resources.workers} worker{'s' if resources.workers > 1 else ''}")
@@ -150,17 +181,18 @@ def _engine(resources: Resources, observer: Observer) -> Iterator[Engine]:
         yield DaskEngine(client)
 
 
-def summarise(location: str, info: StoreInfo, new_rows: int, seconds: float) -> Summary:
-    """Look at the store after a run."""
+def summarise(location: str, info: StoreInfo, new_rows: int, seconds: float, made: NDArray[np.int64] | None = None) -> Summary:
+    """Look at the store after a run; ``made`` are its rows."""
     reader = LabelMapReader(location, compiled=False)
     done = reader.status() == Status.DONE
     example = reader.ids[int(done.argmax())] if done.any() else None
     counts = count_rows(reader, location)
-    return Summary(location, info, counts, new_rows, seconds, failures_of(reader, LISTED_FAILURES), example)
+    agreement = label_agreement(reader, made) if made is not None else None
+    return Summary(location, info, counts, new_rows, seconds, failures_of(reader, LISTED_FAILURES), example, agreement)
 
 
 def _warn_if_flat(probe: Probe, observer: Observer) -> None:
-    flatness, info = probe.flatness, probe.annotator
+    flatness, info = probe.flatness, probe.annotators.combined
     if flatness is not None and flatness.much:
         observer.warning(
             f"{info.name} is much less sure at {info.preprocessing.input_size} px than at its own {info.own_input_size} px: "
@@ -170,14 +202,14 @@ def _warn_if_flat(probe: Probe, observer: Observer) -> None:
         )
 
 
-def _job(info: StoreInfo, store: str, listing: ImageListing, resources: Resources) -> JobSpec:
+def _job(info: StoreInfo, store: str, resources: Resources) -> JobSpec:
     return JobSpec(
         run=uuid.uuid4().hex,
         store=store,
-        images_root=str(listing.root.absolute()),
-        annotator=recorded_annotator(info),
+        annotators=recorded_annotators(info, resources.compiled),
         batch_size=resources.batch_size,
         device=resources.device,
         threads=resources.threads,
         decode_threads=resources.decode_threads,
+        decode_ahead=_BATCHES_AHEAD * resources.batch_size if resources.device == "cuda" else 0,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
@@ -28,6 +29,8 @@ KEEP_THE_HEAP = {
     "MALLOC_TRIM_THRESHOLD_": 2**30,
     "MALLOC_TOP_PAD_": 2**26,
 }
+_MALLOPT = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_TOP_PAD_": -2, "MALLOC_MMAP_THRESHOLD_": -3}
+"""glibc's numbers of these settings (malloc.h)."""
 _START_SECONDS = 120
 
 
@@ -40,9 +43,10 @@ class Resources:
     threads: int
     decode_threads: int
     batch_size: int
+    compiled: bool = False
 
 
-def plan_resources(workers: int | None, device: str, batch_size: int | None) -> Resources:
+def plan_resources(workers: int | None, device: str, batch_size: int | None, *, compiled: bool = False) -> Resources:
     """Return what a run uses: a worker a GPU, on the CPU a worker for every four cores, unless told; likewise the batch size.
 
     Raises
@@ -60,9 +64,18 @@ def plan_resources(workers: int | None, device: str, batch_size: int | None) -> 
         workers=count,
         device="cuda" if gpus else "cpu",
         threads=share,
-        decode_threads=min(max(share, 2), 16),
-        batch_size=batch_size or (defaults.CUDA_BATCH_SIZE if gpus else defaults.CPU_BATCH_SIZE),
+        decode_threads=min(max(share, 2), 16) if gpus else share,
+        batch_size=batch_size or (defaults.CUDA_BATCH_SIZE if gpus else min(4 * share, defaults.CPU_BATCH_SIZE)),
+        compiled=compiled,
     )
+
+
+def keep_the_heap() -> None:
+    """Give this process the settings that workers start with, where its C library has them; what the user has set is kept."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    for name, number in _MALLOPT.items():
+        if mallopt is not None and name not in os.environ:
+            mallopt(number, KEEP_THE_HEAP[name])
 
 
 @contextmanager

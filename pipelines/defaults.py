@@ -3,6 +3,8 @@
 MODEL = "efficientnet-lite0"
 TOP_K = 5
 EXIF = "ignore"
+DECODER = "pillow"
+DECODERS = ("pillow", "nvjpeg")
 ENCODING = "spectral"
 """Closer to the annotator at a tenth of the bytes: docs/encodings.md."""
 BASELINES = {"topk": "absent_mean", "spectral": "absent_mass"}

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.encodings import Arrays, find_encoding
-from labelstore.pipelines.annotators import AnnotatorSpec
+from labelstore.pipelines.annotators.spec import EnsembleSpec
 from labelstore.pipelines.encoders import encode
 from labelstore.pipelines.encoders.training_crops import location_weights, training_crops
-from labelstore.pipelines.maps import is_usable, load_image, to_input
-from labelstore.pipelines.shard import cached_annotator, torch_threads
+from labelstore.pipelines.loading import LoadSpec, load_image
+from labelstore.pipelines.maps import is_usable, to_pixels
+from labelstore.pipelines.shard import cached_ensemble, torch_threads
+from labelstore.pipelines.sources import Place
 from labelstore.schema import LabelDistance, StoreInfo
 
 _CROPS = slice(32, 64)
@@ -23,22 +24,24 @@ _DIGITS = 6
 
 @dataclass(frozen=True)
 class DistanceSpec:
-    """What to measure with: an annotator, a store's settings, a few images' paths, and torch's threads."""
+    """What to measure with: annotators, a store's settings, where a few images are, and torch's threads."""
 
-    annotator: AnnotatorSpec
+    annotators: EnsembleSpec
     device: str
     info: StoreInfo
-    sample: tuple[str, ...]
+    sample: tuple[Place, ...]
     threads: int
 
 
 def measure_distance(spec: DistanceSpec) -> LabelDistance | None:
     """Measure it over crops of the sample images; None if none of them can be read."""
-    annotator = cached_annotator(spec.annotator, spec.device)
-    loaded = (load_image(Path(path), annotator.info.preprocessing, spec.info.exif) for path in spec.sample)
+    annotators = cached_ensemble(spec.annotators, spec.device)
+    how = LoadSpec(annotators.inputs, spec.info.exif, threads=1)
+    loaded = (load_image(place, how) for place in spec.sample)
     images = [image for image in loaded if not image.error]
     with torch_threads(spec.threads):
-        dense = (annotator.dense(to_input([image], annotator)) for image in images)  # one at a time: some annotators are large
+        # One at a time: some annotators are large.
+        dense = (annotators.logits(to_pixels([image], annotators)[0]) for image in images)
         kept = [(logits.cpu().numpy(), encode(logits, spec.info)) for logits in dense if is_usable(logits).all()]
     if not kept:
         return None

@@ -1,22 +1,18 @@
-"""Images in, the arrays of their label maps out: the compute of a shard, without a store and without an engine.
+"""Loaded images in, the arrays of their label maps out: the compute of a shard, without a store and without an engine.
 
-Images are read and resized by threads ahead of the annotator, at most a few batches of them. Batches are fixed by row: a
-failed image leaves a black square in its place, so that what its neighbours get does not depend on it.
+Batches are fixed by row: a failed image leaves a black square in its place, so that what its neighbours get does not depend on
+it. On a GPU the forward pass of the next batches is under way while one is encoded and brought back.
 """
 
 from __future__ import annotations
 
-import itertools
-import stat
+import threading
 import time
-import zlib
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,32 +20,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labelstore.errors import ImageDecodeError
-from labelstore.pipelines.annotators import Annotator, Preprocessing
+from labelstore.pipelines.annotators.ensemble import Ensemble
+from labelstore.pipelines.device_decode import decode_on_device
 from labelstore.pipelines.encoders import encode
-from labelstore.pipelines.images import image_pixels
+from labelstore.pipelines.loading import LoadedImage
 from labelstore.schema import ERROR_BYTES, Status, StoreInfo
 
-_BATCHES_AHEAD = 2
+_IN_FLIGHT = 2
 _LARGEST_LOGIT = 1e37  # differences of larger ones leave float32, in which scores are decoded
+_NOT_FINITE = "the annotator's logits are not finite"
 OnRows = Callable[[int, int], None]
 """Called with the numbers of rows just done and just failed."""
-
-
-@dataclass(frozen=True)
-class LoadedImage:
-    """One image ready for the annotator, or why it is not. ``crc32`` is of the file's bytes, 0 if they were not read."""
-
-    pixels: NDArray[np.uint8] | None
-    crc32: int
-    error: str = ""
 
 
 @dataclass
 class MapBatch:
     """The rows of one batch: the encoding's arrays, by name, and what became of each row ('' where it is done)."""
 
-    start: int
     arrays: dict[str, NDArray[Any]]
     errors: list[str]
     crc32: list[int]
@@ -57,9 +44,10 @@ class MapBatch:
 
 @dataclass
 class Stopwatch:
-    """Adds up seconds by stage."""
+    """Adds up seconds by stage. Thread-safe."""
 
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -68,54 +56,128 @@ class Stopwatch:
         try:
             yield
         finally:
-            self.seconds[name] += time.perf_counter() - start
+            with self._lock:
+                self.seconds[name] += time.perf_counter() - start
+
+    def take(self) -> dict[str, float]:
+        """Return the seconds, and begin anew."""
+        with self._lock:
+            seconds, self.seconds = self.seconds, defaultdict(float)
+        return dict(seconds)
+
+    def timed(self, name: str, items: Iterator[Any]) -> Iterator[Any]:
+        """Yield items, charging the wait for them to a stage."""
+        while True:
+            with self.stage(name):
+                item = next(items, None)
+            if item is None:
+                return
+            yield item
 
 
-def load_image(path: Path, how: Preprocessing, exif: str) -> LoadedImage:
-    """Read, decode and resize one image; what goes wrong becomes its error."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            return LoadedImage(None, 0, "cannot be read: not a file")  # a pipe would wait for ever
-        data = path.read_bytes()
-    except OSError as error:
-        return LoadedImage(None, 0, f"cannot be read: {error.strerror}")
-    try:
-        return LoadedImage(image_pixels(data, how, exif), zlib.crc32(data))
-    except ImageDecodeError as error:
-        return LoadedImage(None, zlib.crc32(data), str(error))
+class Mapper:
+    """Makes label maps of batches of images, for a store.
 
+    Out of memory: the batch is halved, and so are those that follow; `notes` says so. For one thread.
+    """
 
-def map_batches(
-    paths: Sequence[Path],
-    annotator: Annotator,
-    info: StoreInfo,
-    batch_size: int,
-    executor: Executor,
-    watch: Stopwatch,
-) -> Iterator[MapBatch]:
-    """Yield the label maps of images, a batch at a time, in order."""
-    how = annotator.info.preprocessing
-    ahead = _BATCHES_AHEAD * batch_size
-    loaded = _in_order(executor, [partial(load_image, path, how, info.exif) for path in paths], ahead)
-    for start in range(0, len(paths), batch_size):
-        with watch.stage("wait for images"):
-            images = list(itertools.islice(loaded, batch_size))
-        with watch.stage("annotate"):
-            arrays, problems = annotate_batch(images, annotator, info)
+    def __init__(self, annotators: Ensemble, info: StoreInfo, watch: Stopwatch) -> None:
+        self.annotators = annotators
+        self.info = info
+        self.watch = watch
+        self.notes: list[str] = []
+        self._most = 2**31
+        self._side: torch.cuda.Stream | None = None
+
+    def map(self, batches: Iterable[list[LoadedImage]]) -> Iterator[MapBatch]:
+        """Yield the label maps of batches, in order."""
+        if self.annotators.device.type != "cuda":
+            for images in batches:
+                with self.watch.stage("annotate"):
+                    batch = self._finished(images, None)
+                yield batch
+            return
+        waiting: deque[tuple[list[LoadedImage], Future[tuple[Any, list[str]]]]] = deque()
+        with ThreadPoolExecutor(1, "forward") as forward, ThreadPoolExecutor(1, "encode") as encoder:
+            try:
+                for images in batches:
+                    logits = forward.submit(self._forward, images)
+                    waiting.append((images, encoder.submit(self._encode_after, logits)))
+                    if len(waiting) > _IN_FLIGHT:
+                        yield self._waited_for(*waiting.popleft())
+                while waiting:
+                    yield self._waited_for(*waiting.popleft())
+            finally:
+                for _, future in waiting:
+                    future.cancel()
+
+    def _waited_for(self, images: list[LoadedImage], found: Future[tuple[Any, list[str]]]) -> MapBatch:
+        with self.watch.stage("annotate"):
+            return self._finished(images, found)
+
+    def _finished(self, images: list[LoadedImage], found: Future[tuple[Any, list[str]]] | None) -> MapBatch:
+        """A batch's maps, in one piece or in as many as memory allows."""
+        tried = len(images) if found is not None else min(len(images), self._most)
+        try:
+            arrays, problems = found.result() if found is not None else self._in_pieces(images)
+        except Exception as error:
+            if not is_out_of_memory(error) or tried < 2:
+                raise
+            arrays, problems = None, []
+        if arrays is None:  # outside of the handler: the traceback holds on to tensors
+            if tried <= self._most:  # else a batch before this one has been the lesson
+                self._halve(tried)
+            return self._finished(images, None)
         errors = [image.error or problem for image, problem in zip(images, problems, strict=True)]
-        yield MapBatch(start, arrays, errors, [image.crc32 for image in images])
+        return MapBatch(arrays, errors, [image.crc32 for image in images])
 
+    def _halve(self, count: int) -> None:
+        self._most = count // 2
+        self.notes.append(f"out of memory with {count} images at once: going on with {self._most}; see --batch-size")
+        if self.annotators.device.type == "cuda":
+            torch.cuda.empty_cache()
 
-def annotate_batch(
-    images: Sequence[LoadedImage], annotator: Annotator, info: StoreInfo
-) -> tuple[dict[str, NDArray[Any]], list[str]]:
-    """Return the encoding's arrays of a batch, and for each row why its logits cannot be kept, or ''."""
-    logits = annotator.dense(to_input(images, annotator))
-    finite = is_usable(logits)
-    if not bool(finite.all()):
-        logits = torch.where(finite[:, None, None, None], logits, torch.zeros_like(logits))
-    bad = "the annotator's logits are not finite"
-    return encode(logits, info), ["" if good else bad for good in finite.tolist()]
+    def _in_pieces(self, images: list[LoadedImage]) -> tuple[dict[str, NDArray[Any]], list[str]]:
+        pieces = [self._at_once(images[start : start + self._most]) for start in range(0, len(images), self._most)]
+        if len(pieces) == 1:
+            return pieces[0]
+        arrays = {name: np.concatenate([piece[0][name] for piece in pieces]) for name in pieces[0][0]}
+        return arrays, [problem for piece in pieces for problem in piece[1]]
+
+    def _at_once(self, images: list[LoadedImage]) -> tuple[dict[str, NDArray[Any]], list[str]]:
+        logits, unreadable = self._logits(images)
+        return self._encoded(logits, unreadable)
+
+    def _forward(self, images: list[LoadedImage]) -> tuple[Tensor, list[str], torch.cuda.Event]:
+        """Launch a batch's forward pass; it is done when the event is."""
+        if len(images) > self._most:
+            raise torch.OutOfMemoryError("more images than have fitted before")
+        logits, unreadable = self._logits(images)
+        done = torch.cuda.Event()
+        done.record()
+        return logits, unreadable, done
+
+    def _encode_after(
+        self, forward: Future[tuple[Tensor, list[str], torch.cuda.Event]]
+    ) -> tuple[dict[str, NDArray[Any]], list[str]]:
+        """Encode a batch on a stream of its own: to wait for it is not to wait for the next forward pass."""
+        logits, unreadable, done = forward.result()
+        self._side = self._side or torch.cuda.Stream(logits.device)
+        self._side.wait_event(done)
+        with torch.cuda.stream(self._side):
+            logits.record_stream(self._side)
+            return self._encoded(logits, unreadable)
+
+    def _logits(self, images: list[LoadedImage]) -> tuple[Tensor, list[str]]:
+        pixels, unreadable = to_pixels(images, self.annotators)
+        return self.annotators.logits(pixels), unreadable
+
+    def _encoded(self, logits: Tensor, unreadable: list[str]) -> tuple[dict[str, NDArray[Any]], list[str]]:
+        usable = is_usable(logits)
+        logits = torch.where(usable[:, None, None, None], logits, 0.0)
+        arrays = encode(logits, self.info)
+        problems = ["" if good else _NOT_FINITE for good in usable.tolist()]
+        return arrays, [first or second for first, second in zip(unreadable, problems, strict=True)]
 
 
 def is_usable(logits: Tensor) -> Tensor:
@@ -123,21 +185,41 @@ def is_usable(logits: Tensor) -> Tensor:
     return (logits.abs() <= _LARGEST_LOGIT).flatten(1).all(dim=1)  # false for NaN too
 
 
-def to_input(images: Sequence[LoadedImage], annotator: Annotator) -> Tensor:
-    """Return the normalised input ``[B, 3, S, S]`` on the annotator's device; black where an image failed."""
-    how = annotator.info.preprocessing
-    black = np.zeros((how.input_size, how.input_size, 3), np.uint8)
-    stacked = np.stack([black if image.pixels is None else image.pixels for image in images])
-    batch = torch.from_numpy(stacked).to(annotator.device).permute(0, 3, 1, 2).to(torch.float32)
-    mean = torch.tensor(how.mean, device=annotator.device).view(1, 3, 1, 1) * 255
-    std = torch.tensor(how.std, device=annotator.device).view(1, 3, 1, 1) * 255
-    return (batch - mean) / std
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device, or the CPU, had no memory for what was asked of it."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
 
 
-def fill_rows(out: dict[str, NDArray[Any]], batch: MapBatch) -> None:
+def to_pixels(images: Sequence[LoadedImage], annotators: Ensemble) -> tuple[list[Tensor], list[str]]:
+    """Return uint8 ``[B, S, S, 3]`` on the device for each of the inputs, black where an image failed; and why it did.
+
+    JPEGs that were not decoded before are decoded here.
+    """
+    device, unreadable = annotators.device, [""] * len(images)
+    pixels = []
+    for number, how in enumerate(annotators.inputs):
+        black = np.zeros((how.input_size, how.input_size, 3), np.uint8)
+        stacked = torch.from_numpy(np.stack([black if image.pixels is None else image.pixels[number] for image in images]))
+        if device.type == "cuda":
+            stacked = stacked.pin_memory()
+        pixels.append(stacked.to(device, non_blocking=True))
+    waiting = [at for at, image in enumerate(images) if image.jpeg is not None]
+    if waiting:
+        for at, found in zip(waiting, decode_on_device([images[at].jpeg or b"" for at in waiting], annotators), strict=True):
+            if isinstance(found, str):
+                unreadable[at] = found
+            else:
+                for number, part in enumerate(found):
+                    pixels[number][at] = part
+    return pixels, unreadable
+
+
+def fill_rows(out: dict[str, NDArray[Any]], start: int, batch: MapBatch) -> None:
     """Put a batch into a shard's arrays; rows that failed keep the fill values and get their reason."""
     for offset, (error, crc32) in enumerate(zip(batch.errors, batch.crc32, strict=True)):
-        row = batch.start + offset
+        row = start + offset
         out["image_crc32"][row] = crc32
         out["status"][row] = Status.FAILED if error else Status.DONE
         if error:
@@ -151,18 +233,3 @@ def fill_rows(out: dict[str, NDArray[Any]], batch: MapBatch) -> None:
 def cut_text(text: str) -> bytes:
     """Return a text as at most 160 bytes of UTF-8, cut between characters."""
     return text.encode(errors="replace")[:ERROR_BYTES].decode(errors="ignore").encode()
-
-
-def _in_order(executor: Executor, calls: Sequence[Callable[[], LoadedImage]], ahead: int) -> Iterator[LoadedImage]:
-    """Run calls on threads, at most ``ahead`` before the one that is asked for; yield their results in order."""
-    waiting: deque[Future[LoadedImage]] = deque()
-    try:
-        for call in calls:
-            waiting.append(executor.submit(call))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()

@@ -1,16 +1,18 @@
 """What is to be done: pure functions and plain data, no engine, no files.
 
-A run is a `JobSpec` and the numbers of the shards that have no matching commit; its unit of work is a `ShardSpec`.
+A run is a `JobSpec` and the numbers of the shards that have no matching commit; a task is a few shards, each committed alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from labelstore.pipelines.annotators.spec import AnnotatorSpec
+from labelstore.pipelines.annotators.spec import EnsembleSpec
+from labelstore.pipelines.sources.places import Place
 
 MIN_SHARD, MAX_SHARD, ENOUGH_SHARDS = 4, 4096, 64
+MOST_ROWS_A_TASK, SHARE_OF_THE_REST = 256, 4
 
 
 @dataclass(frozen=True)
@@ -18,39 +20,47 @@ class JobSpec:
     """What all shards of a run share, and what is not in the store itself.
 
     ``run`` tells runs apart: what a worker keeps open for one is not used for the next. ``threads`` are torch's in a worker,
-    ``decode_threads`` those that read and resize images ahead of it.
+    ``decode_threads`` those that decode and resize images, ``decode_ahead`` how many images before they are asked for.
     """
 
     run: str
-
     store: str
-    images_root: str
-    annotator: AnnotatorSpec
+    annotators: EnsembleSpec
     batch_size: int
     device: str
     threads: int
     decode_threads: int
+    decode_ahead: int = 0
 
 
 @dataclass(frozen=True)
 class ShardSpec:
-    """One task: the rows of one shard."""
+    """The rows of one shard, and where their images are."""
+
+    shard: int
+    places: tuple[Place, ...]
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """One task: a few shards, done one after the other."""
 
     job: JobSpec
-    shard: int
+    shards: tuple[ShardSpec, ...]
 
 
 @dataclass(frozen=True)
 class ShardReport:
     """What a finished shard says. Small: it travels from worker to client.
 
-    ``failures`` holds (image id, reason); ``seconds`` the time by stage.
+    ``failures`` holds (image id, reason); ``seconds`` the time by stage; ``notes`` what the user should know.
     """
 
     shard: int
     rows: int
     failures: tuple[tuple[str, str], ...]
     seconds: Mapping[str, float]
+    notes: tuple[str, ...] = ()
 
 
 def shard_size(num_rows: int) -> int:
@@ -65,3 +75,21 @@ def pending_shards(num_shards: int, committed: Iterable[int]) -> list[int]:
     """Return the shards that are still to be made."""
     have = set(committed)
     return [shard for shard in range(num_shards) if shard not in have]
+
+
+def tasks(
+    job: JobSpec, pending: Sequence[int], rows_a_shard: int, workers: int, part: Callable[[int], tuple[Place, ...]]
+) -> Iterator[TaskSpec]:
+    """Yield tasks: shards in runs that get shorter towards the end, so that workers finish together.
+
+    Parameters
+    ----------
+    part
+        Where the images of a shard are.
+    """
+    start = 0
+    while start < len(pending):
+        rows = min(MOST_ROWS_A_TASK, (len(pending) - start) * rows_a_shard // (SHARE_OF_THE_REST * max(workers, 1)))
+        shards = pending[start : start + max(rows // rows_a_shard, 1)]
+        yield TaskSpec(job, tuple(ShardSpec(shard, part(shard)) for shard in shards))
+        start += len(shards)

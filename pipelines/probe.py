@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from labelstore.errors import OptionError
-from labelstore.pipelines.annotators import Annotator, AnnotatorInfo, AnnotatorSpec
-from labelstore.pipelines.maps import LoadedImage, load_image, to_input
-from labelstore.pipelines.shard import cached_annotator, keep_annotators
+from labelstore.pipelines.annotators.ensemble import Ensemble
+from labelstore.pipelines.annotators.spec import EnsembleInfo, EnsembleSpec
+from labelstore.pipelines.loading import LoadSpec, load_image
+from labelstore.pipelines.maps import to_pixels
+from labelstore.pipelines.shard import cached_ensemble, keep_annotators
+from labelstore.pipelines.sources import Place
 
 SAMPLE_IMAGES = 8
 MUCH_FLATTER = 0.5
@@ -21,8 +22,8 @@ MUCH_FLATTER = 0.5
 
 @dataclass(frozen=True)
 class Flatness:
-    """The median best probability of a few whole images: ``own``, from model(x) at the annotator's own size; ``chosen``,
-    from the mean of the dense logits at the chosen size."""
+    """The median best probability of a few whole images, from the mean of their dense logits: ``own``, at the annotator's own
+    size; ``chosen``, at the chosen one."""
 
     own: float
     chosen: float
@@ -37,18 +38,18 @@ class Flatness:
 class ProbeSpec:
     """What to load, and a few images to try it on."""
 
-    annotator: AnnotatorSpec
+    annotators: EnsembleSpec
     device: str
     top_k: int
     exif: str
-    sample: tuple[str, ...]
+    sample: tuple[Place, ...]
 
 
 @dataclass(frozen=True)
 class Probe:
     """What was found. ``flatness`` is None at the annotator's own size, and where no sample image could be read."""
 
-    annotator: AnnotatorInfo
+    annotators: EnsembleInfo
     flatness: Flatness | None
 
 
@@ -62,32 +63,35 @@ def probe_annotator(spec: ProbeSpec) -> Probe:
     OptionError
         ``top_k`` is above its number of classes.
     """
-    annotator = cached_annotator(spec.annotator, spec.device)
-    info = annotator.info
+    annotators = cached_ensemble(spec.annotators, spec.device)
+    info = annotators.info.combined
     if spec.top_k > info.num_classes:
         raise OptionError(f"--top-k {spec.top_k}: expected at most {info.num_classes}, the classes of {info.name}")
-    if info.preprocessing.input_size == info.own_input_size:
-        return Probe(info, None)
-    own = cached_annotator(replace(spec.annotator, image_size=None), spec.device)
-    images = [pair for pair in (_load_pair(Path(path), annotator, own, spec.exif) for path in spec.sample) if pair]
+    if all(member.preprocessing.input_size == member.own_input_size for member in annotators.info.members):
+        return Probe(annotators.info, None)
+    members = tuple(replace(member, image_size=None) for member in spec.annotators.members)
+    own = cached_ensemble(replace(spec.annotators, members=members), spec.device)
+    logits = [_whole_logits(each, spec) for each in (annotators, own)]
+    keep_annotators(annotators)
+    chosen, usual = (None if found is None else _median_best(found) for found in logits)
+    return Probe(annotators.info, None if chosen is None or usual is None else Flatness(usual, chosen))
+
+
+def _whole_logits(annotators: Ensemble, spec: ProbeSpec) -> torch.Tensor | None:
+    """Logits of the sample's whole images; None if none of them can be read."""
+    how = LoadSpec(annotators.inputs, spec.exif, threads=1)
+    images = [image for image in (load_image(place, how) for place in spec.sample) if not image.error]
     if not images:
-        return Probe(info, None)
-    chosen = annotator.dense(to_input([pair[0] for pair in images], annotator)).mean(dim=(2, 3))
-    whole = own.whole(to_input([pair[1] for pair in images], own))
-    keep_annotators(annotator)
-    return Probe(info, Flatness(_median_best(whole), _median_best(chosen)))
-
-
-def _load_pair(path: Path, chosen: Annotator, own: Annotator, exif: str) -> tuple[LoadedImage, LoadedImage] | None:
-    first, second = (load_image(path, annotator.info.preprocessing, exif) for annotator in (chosen, own))
-    return None if first.error else (first, second)
+        return None
+    return annotators.logits(to_pixels(images, annotators)[0]).mean(dim=(2, 3))
 
 
 def _median_best(logits: torch.Tensor) -> float:
     return float(torch.softmax(logits.float(), dim=1).amax(dim=1).median())
 
 
-def spread(items: Sequence[str], count: int) -> tuple[str, ...]:
-    """Return ``count`` of the items, evenly spread."""
-    places: NDArray[np.int64] = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(np.int64)
-    return tuple(items[place] for place in places.tolist())
+def spread(rows: int, count: int) -> list[int]:
+    """Return ``count`` of so many rows, evenly spread."""
+    chosen: NDArray[np.int64] = np.linspace(0, rows - 1, min(count, rows)).round().astype(np.int64)
+    found: list[int] = chosen.tolist()
+    return found

@@ -11,8 +11,8 @@ from typing import Any, Protocol, TypeVar
 from distributed import Client, KilledWorker, as_completed, get_worker
 
 from labelstore.errors import RunError
-from labelstore.pipelines.plan import ShardReport, ShardSpec
-from labelstore.pipelines.shard import annotate_shard
+from labelstore.pipelines.plan import ShardReport, TaskSpec
+from labelstore.pipelines.shard import annotate_shards
 
 T = TypeVar("T")
 Progress = Callable[[int, int, int], None]
@@ -20,7 +20,7 @@ Progress = Callable[[int, int, int], None]
 
 _TOPIC = "labelstore-progress"
 _SECONDS_BETWEEN_EVENTS = 0.25
-_SHARDS_A_WORKER = 3
+_TASKS_A_WORKER = 3
 """In flight, one in hand and two waiting: a worker stays busy, and the client's memory does not grow with the plan."""
 
 
@@ -31,8 +31,8 @@ class Engine(Protocol):
         """Run one function and return what it returns."""
         ...
 
-    def run(self, specs: Iterable[ShardSpec], progress: Progress) -> Iterator[ShardReport]:
-        """Finish shards, in any order."""
+    def run(self, specs: Iterable[TaskSpec], progress: Progress) -> Iterator[ShardReport]:
+        """Finish tasks' shards, in any order."""
         ...
 
 
@@ -43,10 +43,10 @@ class SerialEngine:
         """See `Engine.call`."""
         return function(*arguments)
 
-    def run(self, specs: Iterable[ShardSpec], progress: Progress) -> Iterator[ShardReport]:
+    def run(self, specs: Iterable[TaskSpec], progress: Progress) -> Iterator[ShardReport]:
         """See `Engine.run`."""
         for spec in specs:
-            yield annotate_shard(spec, _Counter(spec.shard, progress))
+            yield from annotate_shards(spec, _Counter(progress))
 
 
 class DaskEngine:
@@ -60,23 +60,24 @@ class DaskEngine:
         result: T = self._result(self._client.submit(function, *arguments, pure=False), function.__name__)
         return result
 
-    def run(self, specs: Iterable[ShardSpec], progress: Progress) -> Iterator[ShardReport]:
+    def run(self, specs: Iterable[TaskSpec], progress: Progress) -> Iterator[ShardReport]:
         """See `Engine.run`. Submits a bounded window of tasks; each returns its small report, never arrays."""
         waiting = iter(specs)
-        window = _SHARDS_A_WORKER * len(self._client.scheduler_info(n_workers=-1)["workers"])
+        window = _TASKS_A_WORKER * len(self._client.scheduler_info(n_workers=-1)["workers"])
         names: dict[Any, str] = {}
         with self._watched(progress):
             running = as_completed(loop=self._client.loop)
             for spec in itertools.islice(waiting, window):
                 running.add(self._submit(spec, names))
             for future in running:
-                yield self._result(future, names.pop(future.key))
+                yield from self._result(future, names.pop(future.key))
                 for spec in itertools.islice(waiting, 1):
                     running.add(self._submit(spec, names))
 
-    def _submit(self, spec: ShardSpec, names: dict[Any, str]) -> Any:
+    def _submit(self, spec: TaskSpec, names: dict[Any, str]) -> Any:
         future = self._client.submit(_annotate_on_worker, spec, pure=False)
-        names[future.key] = f"shard {spec.shard}"
+        first, last = spec.shards[0].shard, spec.shards[-1].shard
+        names[future.key] = f"shard {first}" if first == last else f"shards {first} to {last}"
         return future
 
     def _result(self, future: Any, what: str) -> Any:
@@ -97,22 +98,24 @@ class DaskEngine:
             self._client.unsubscribe_topic(_TOPIC)
 
 
-def _annotate_on_worker(spec: ShardSpec) -> ShardReport:
+def _annotate_on_worker(spec: TaskSpec) -> list[ShardReport]:
     worker = get_worker()
-    return annotate_shard(spec, _Counter(spec.shard, lambda *counts: worker.log_event(_TOPIC, list(counts))))
+    return list(annotate_shards(spec, _Counter(lambda *counts: worker.log_event(_TOPIC, list(counts)))))
 
 
 class _Counter:
-    """Adds up a shard's rows and passes the sums on, but not more often than a person can see."""
+    """Adds up shards' rows and passes the sums on, but not more often than a person can see."""
 
-    def __init__(self, shard: int, progress: Progress) -> None:
-        self._shard, self._progress = shard, progress
-        self._done = self._failed = 0
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._counts: dict[int, tuple[int, int]] = {}
         self._last = time.monotonic()
 
-    def __call__(self, done: int, failed: int) -> None:
-        self._done += done
-        self._failed += failed
+    def __call__(self, shard: int, done: int, failed: int) -> None:
+        before = self._counts.get(shard, (0, 0))
+        self._counts[shard] = before[0] + done, before[1] + failed
         if time.monotonic() - self._last >= _SECONDS_BETWEEN_EVENTS:
             self._last = time.monotonic()
-            self._progress(self._shard, self._done, self._failed)
+            for changed, counts in self._counts.items():
+                self._progress(changed, *counts)
+            self._counts = {shard: self._counts[shard]}

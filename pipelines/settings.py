@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from labelstore.encodings import find_encoding
-from labelstore.errors import DamagedError, StoreMismatchError, StoreNotFoundError, UnfinishedStoreError
+from labelstore.errors import DamagedError, OptionError, StoreMismatchError, StoreNotFoundError, UnfinishedStoreError
 from labelstore.ids import ImageIds
 from labelstore.pipelines import defaults
-from labelstore.pipelines.annotators.spec import AnnotatorInfo, AnnotatorSpec
+from labelstore.pipelines.annotators.spec import AnnotatorSpec, EnsembleInfo, EnsembleSpec
 from labelstore.pipelines.choice import EncodingChoice, baseline, check_choice, spectral_shape
-from labelstore.pipelines.images import ImageListing
+from labelstore.pipelines.class_file import read_classes
 from labelstore.pipelines.plan import pending_shards, shard_size
-from labelstore.schema import AnnotatorRecord, StoreInfo, index_arrays
+from labelstore.pipelines.sources import Listing
+from labelstore.schema import AnnotatorRecord, MemberRecord, StoreInfo, index_arrays
 from labelstore.storage import Source, open_source
 
 _RECORDED_VERSIONS = ("labelstore", "torch", "torchvision", "timm", "pillow", "numpy", "zarr", "numcodecs")
@@ -24,8 +25,16 @@ _RECORDED_VERSIONS = ("labelstore", "torch", "torchvision", "timm", "pillow", "n
 class Settings:
     """The choices that make a store what it is. None: as the store has it, else the default."""
 
-    model: str | None = None
+    model: str | tuple[str, ...] | None = None
     image_size: int | None = None
+    weights: tuple[str, ...] = ()
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    interpolation: str | None = None
+    flip: bool | None = None
+    precision: str | None = None
+    decoder: str | None = None
+    classes: str | None = None
     encoding: str | None = None
     classes_per_image: int | None = None
     patterns: int | None = None
@@ -36,9 +45,30 @@ class Settings:
     exif: str | None = None
     shard_size: int | None = None
 
-    def annotator_spec(self) -> AnnotatorSpec:
-        """Return the annotator of a new store."""
-        return AnnotatorSpec(self.model or defaults.MODEL, self.image_size)
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The annotators of a new store, by the names that the user gave them."""
+        given = (self.model,) if isinstance(self.model, str) else self.model
+        return given or (defaults.MODEL,)
+
+    def ensemble_spec(self, compiled: bool = False) -> EnsembleSpec:
+        """Return the annotators of a new store.
+
+        Raises
+        ------
+        OptionError
+            Files of weights for some of the models only, or a mean, std or interpolation for several.
+        """
+        models, weights = self.models, self.weights or (None,) * len(self.models)
+        if len(weights) != len(models):
+            raise OptionError(f"--weights: expected one file for each --model, got {len(weights)} for {len(models)}")
+        if len(models) > 1 and (self.mean or self.std or self.interpolation):
+            raise OptionError("--mean, --std, --interpolation: for one --model; those of an ensemble have their own")
+        members = tuple(
+            AnnotatorSpec(model, self.image_size, weights=file, mean=self.mean, std=self.std, interpolation=self.interpolation)
+            for model, file in zip(models, weights, strict=True)
+        )
+        return EnsembleSpec(members, bool(self.flip), self.precision, compiled)
 
     def encoding_choice(self) -> EncodingChoice:
         """Return the encoding of a new store.
@@ -57,9 +87,18 @@ class Settings:
         """Return K of a new store."""
         return self.top_k or defaults.TOP_K
 
-    def chosen_exif(self) -> str:
-        """Return the EXIF rule of a new store."""
-        return self.exif or defaults.EXIF
+    def chosen_exif(self, usual: str = defaults.EXIF) -> str:
+        """Return the EXIF rule of a new store; ``usual`` is that of the images' source.
+
+        Raises
+        ------
+        OptionError
+            Photographs are to be turned upright by a decoder that cannot.
+        """
+        exif = self.exif or usual
+        if exif == "apply" and self.decoder == "nvjpeg":
+            raise OptionError("--decoder nvjpeg: turns no photographs upright: --exif ignore, or --decoder pillow")
+        return exif
 
 
 @dataclass(frozen=True)
@@ -70,7 +109,7 @@ class ExistingStore:
     pending: list[int]
 
 
-def existing_store(location: str, settings: Settings, listing: ImageListing) -> ExistingStore | None:
+def existing_store(location: str, settings: Settings, listing: Listing) -> ExistingStore | None:
     """Open the store if there is one, and make sure that it is this one.
 
     Raises
@@ -90,15 +129,18 @@ def existing_store(location: str, settings: Settings, listing: ImageListing) -> 
     return ExistingStore(info, pending_shards(info.num_shards, committed))
 
 
-def new_store_info(settings: Settings, listing: ImageListing, annotator: AnnotatorInfo, id_bytes: int) -> StoreInfo:
+def new_store_info(settings: Settings, listing: Listing, found: EnsembleInfo, id_bytes: int, exif: str) -> StoreInfo:
     """Return what a new store says of itself.
 
     Raises
     ------
     OptionError
-        An encoding that this annotator's maps cannot have.
+        An encoding that this annotator's maps cannot have, or a file of classes that are not its.
     """
-    how, encoding = annotator.preprocessing, settings.encoding_choice()
+    annotator, encoding = found.combined, settings.encoding_choice()
+    names, ids = annotator.class_names, annotator.class_ids
+    if settings.classes is not None:
+        names, ids = read_classes(settings.classes, annotator.num_classes)
     return StoreInfo(
         num_rows=len(listing.ids),
         num_classes=annotator.num_classes,
@@ -106,39 +148,74 @@ def new_store_info(settings: Settings, listing: ImageListing, annotator: Annotat
         map_size=annotator.map_size,
         shard_size=settings.shard_size or shard_size(len(listing.ids)),
         id_bytes=id_bytes,
-        annotator=AnnotatorRecord(
-            name=annotator.name,
-            weights_sha256=annotator.weights_sha256,
-            input_size=how.input_size,
-            mean=how.mean,
-            std=how.std,
-            interpolation=how.interpolation,
-            requested=settings.annotator_spec().model,
-        ),
+        annotator=annotator_record(settings, found),
         encoding=encoding.name,
         spectral=spectral_shape(encoding, annotator.num_classes, annotator.map_size),
         baseline=baseline(encoding),
-        exif=settings.chosen_exif(),
-        class_names=annotator.class_names,
-        class_ids=annotator.class_ids,
+        exif=exif,
+        class_names=names,
+        class_ids=ids,
         target_names=listing.target_names,
-        images_root=str(listing.root.absolute()),
+        images_root=listing.root,
+        decoder=settings.decoder or defaults.DECODER,
         versions=_versions(),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         recipe=find_encoding(encoding.name, "new store").recipe,
     )
 
 
-def recorded_annotator(info: StoreInfo) -> AnnotatorSpec:
-    """Return the annotator that a store was begun with."""
-    return AnnotatorSpec(info.annotator.name, info.annotator.input_size)
+def annotator_record(settings: Settings, found: EnsembleInfo) -> AnnotatorRecord:
+    """Return what a new store says of its annotators."""
+    first, how, spec = found.members[0], found.members[0].preprocessing, settings.ensemble_spec()
+    return AnnotatorRecord(
+        name=first.name,
+        weights_sha256=found.combined.weights_sha256,
+        input_size=how.input_size,
+        mean=how.mean,
+        std=how.std,
+        interpolation=how.interpolation,
+        requested=settings.models[0],
+        weights=spec.members[0].weights,
+        others=tuple(
+            MemberRecord(info.name, info.preprocessing.input_size, member.weights)
+            for member, info in zip(spec.members[1:], found.members[1:], strict=True)
+        ),
+        flip=spec.flip,
+        precision=found.precision,
+    )
+
+
+def recorded_annotators(info: StoreInfo, compiled: bool = False) -> EnsembleSpec:
+    """Return the annotators that a store was begun with."""
+    record = info.annotator
+    first = AnnotatorSpec(
+        record.name,
+        record.input_size,
+        weights=record.weights,
+        mean=_triple(record.mean),
+        std=_triple(record.std),
+        interpolation=record.interpolation,
+    )
+    others = (AnnotatorSpec(other.name, other.input_size, weights=other.weights) for other in record.others)
+    return EnsembleSpec((first, *others), record.flip, record.precision, compiled)
+
+
+def _triple(values: tuple[float, ...]) -> tuple[float, float, float] | None:
+    return (values[0], values[1], values[2]) if len(values) == 3 else None
 
 
 def _require_same_settings(location: str, settings: Settings, info: StoreInfo) -> None:
-    known = info.annotator.name, info.annotator.requested  # timm:resnet18.a1_in1k may have been asked for as resnet18
+    record = info.annotator
     pairs = {
-        "--model": (settings.model, settings.model if settings.model in known else info.annotator.name),
-        "--image-size": (settings.image_size, info.annotator.input_size),
+        "--model": _model_pair(settings, record),
+        "--weights": (settings.weights or None, tuple(file for file in (record.weights, *_files(record)) if file) or None),
+        "--image-size": (settings.image_size, record.input_size),
+        "--mean": (settings.mean, record.mean),
+        "--std": (settings.std, record.std),
+        "--interpolation": (settings.interpolation, record.interpolation),
+        "--flip": (settings.flip, record.flip),
+        "--precision": (settings.precision, record.precision),
+        "--decoder": (settings.decoder, info.decoder),
         "--encoding": (settings.encoding, info.encoding),
         "--classes-per-image": (settings.classes_per_image, None if info.spectral is None else info.spectral.classes),
         "--patterns": (settings.patterns, None if info.spectral is None else info.spectral.patterns),
@@ -149,6 +226,10 @@ def _require_same_settings(location: str, settings: Settings, info: StoreInfo) -
         "--exif": (settings.exif, info.exif),
         "--shard-size": (settings.shard_size, info.shard_size),
     }
+    if settings.classes is not None:
+        names, ids = read_classes(settings.classes, info.num_classes)
+        same = names == info.class_names and (ids is None or ids == info.class_ids)
+        pairs["--classes"] = (settings.classes, settings.classes if same else "others")
     differ = [
         f"{option} {given} (the store has {'none' if has is None else has})"
         for option, (given, has) in pairs.items()
@@ -161,7 +242,23 @@ def _require_same_settings(location: str, settings: Settings, info: StoreInfo) -
         )
 
 
-def _require_same_ids(location: str, listing: ImageListing, source: Source, info: StoreInfo) -> None:
+def _model_pair(settings: Settings, record: AnnotatorRecord) -> tuple[str | None, str]:
+    """What the user asks for and what there is; timm:resnet18.a1_in1k may have been asked for as resnet18."""
+    if settings.model is None:
+        return None, record.full_name
+    given, known = settings.models, (record.name, *(other.name for other in record.others))
+    same = len(given) == len(known) and given[0] in (record.requested, record.name)
+    same = same and all(
+        asked == has or has.endswith(asked) or asked in has for asked, has in zip(given[1:], known[1:], strict=True)
+    )
+    return " + ".join(given), " + ".join(given) if same else record.full_name
+
+
+def _files(record: AnnotatorRecord) -> tuple[str | None, ...]:
+    return tuple(other.weights for other in record.others)
+
+
+def _require_same_ids(location: str, listing: Listing, source: Source, info: StoreInfo) -> None:
     stored = ImageIds(source.index_array(index_arrays(info)[0]), location)
     if len(stored) == len(listing.ids) and all(ours == theirs for ours, theirs in zip(listing.ids, stored, strict=True)):
         return

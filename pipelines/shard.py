@@ -1,48 +1,88 @@
-"""A shard's spec to a finished shard: a plain function, the same in this process and in a cluster's workers."""
+"""A task's spec to finished shards: a plain function, the same in this process and in a cluster's workers."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from labelstore.errors import OptionError, StoreMismatchError
-from labelstore.pipelines.annotators import Annotator, AnnotatorSpec, load_annotator
-from labelstore.pipelines.maps import OnRows, Stopwatch, fill_rows, map_batches
-from labelstore.pipelines.plan import JobSpec, ShardReport, ShardSpec
+from labelstore.pipelines.annotators.ensemble import Ensemble, load_ensemble
+from labelstore.pipelines.annotators.spec import EnsembleSpec
+from labelstore.pipelines.loading import LoadSpec, load_batches
+from labelstore.pipelines.maps import MapBatch, Mapper, Stopwatch, fill_rows
+from labelstore.pipelines.plan import JobSpec, ShardReport, ShardSpec, TaskSpec
 from labelstore.pipelines.store import ShardWriter
+from labelstore.schema import StoreInfo
+
+OnShardRows = Callable[[int, int, int], None]
+"""Called with a shard, and how many more of its rows are done and failed."""
 
 
-def annotate_shard(spec: ShardSpec, on_rows: OnRows | None = None) -> ShardReport:
-    """Make the label maps of a shard's images and commit them.
+def annotate_shards(spec: TaskSpec, on_rows: OnShardRows | None = None) -> Iterator[ShardReport]:
+    """Make the label maps of some shards' images; yield each shard's report when it is committed.
 
     Images that cannot be annotated become failed rows with a reason; everything else that goes wrong is raised and leaves
-    the shard pending.
+    its shard, and those after it, pending. Images are loaded, and shards written, while the annotators work on others.
     """
-    job, watch = spec.job, Stopwatch()
-    annotator = cached_annotator(job.annotator, job.device)
+    job = spec.job
+    annotators = cached_ensemble(job.annotators, job.device)
     writer = _open_writer(job)
-    _require_same_annotator(annotator, writer)
-    ids = writer.image_ids(spec.shard)
-    arrays = writer.empty_rows(spec.shard)
+    _require_same_annotator(annotators, writer)
+    watch = Stopwatch()
+    mapper = Mapper(annotators, writer.info, watch)
+    sizes = [_batch_sizes(len(shard.places), job.batch_size) for shard in spec.shards]
+    places = [place for shard in spec.shards for place in shard.places]
+    loaded = load_batches(places, [size for each in sizes for size in each], _load_spec(annotators, writer.info, job))
+    batches = mapper.map(watch.timed("wait for images", loaded))
+    writing: Future[ShardReport] | None = None
+    with torch_threads(job.threads), ThreadPoolExecutor(1, "write") as executor:
+        for shard, each in zip(spec.shards, sizes, strict=True):
+            report, arrays = _annotate(shard, itertools.islice(batches, len(each)), writer, on_rows)
+            report = replace(report, notes=tuple(mapper.notes))
+            if writing is not None:
+                yield writing.result()
+            writing = executor.submit(_write, report, arrays, writer, watch)
+        if writing is not None:
+            yield writing.result()
+
+
+def _annotate(
+    spec: ShardSpec, batches: Iterator[MapBatch], writer: ShardWriter, on_rows: OnShardRows | None
+) -> tuple[ShardReport, dict[str, NDArray[Any]]]:
+    ids, arrays = writer.image_ids(spec.shard), writer.empty_rows(spec.shard)
     failures: list[tuple[str, str]] = []
-    with torch_threads(job.threads), ThreadPoolExecutor(job.decode_threads, "decode") as executor:
-        paths = [Path(job.images_root, image_id) for image_id in ids]
-        for batch in map_batches(paths, annotator, writer.info, job.batch_size, executor, watch):
-            fill_rows(arrays, batch)
-            failed = [(ids[batch.start + at], error) for at, error in enumerate(batch.errors) if error]
-            failures.extend(failed)
-            if on_rows is not None:
-                on_rows(len(batch.errors) - len(failed), len(failed))
+    start = 0
+    for batch in batches:
+        fill_rows(arrays, start, batch)
+        failed = [(ids[start + at], error) for at, error in enumerate(batch.errors) if error]
+        failures.extend(failed)
+        start += len(batch.errors)
+        if on_rows is not None:
+            on_rows(spec.shard, len(batch.errors) - len(failed), len(failed))
+    return ShardReport(spec.shard, len(ids), tuple(failures), {}), arrays
+
+
+def _write(report: ShardReport, arrays: dict[str, NDArray[Any]], writer: ShardWriter, watch: Stopwatch) -> ShardReport:
     with watch.stage("write"):
-        writer.write(spec.shard, arrays)
-    return ShardReport(spec.shard, len(ids), tuple(failures), dict(watch.seconds))
+        writer.write(report.shard, arrays)
+    return replace(report, seconds=watch.take())
+
+
+def _batch_sizes(rows: int, batch_size: int) -> list[int]:
+    return [min(batch_size, rows - start) for start in range(0, rows, batch_size)]
+
+
+def _load_spec(annotators: Ensemble, info: StoreInfo, job: JobSpec) -> LoadSpec:
+    return LoadSpec(annotators.inputs, info.exif, job.decode_threads, job.decode_ahead, info.decoder == "nvjpeg")
 
 
 @functools.lru_cache(maxsize=1)
@@ -51,23 +91,33 @@ def _open_writer(job: JobSpec) -> ShardWriter:
 
 
 _LOADING = threading.Lock()
-_LOADED: dict[tuple[AnnotatorSpec, str], Annotator] = {}
+_LOADED: dict[tuple[EnsembleSpec, str], Ensemble] = {}
 
 
-def cached_annotator(spec: AnnotatorSpec, device: str) -> Annotator:
-    """Load an annotator once a process, whether it is asked for in short or by the full name that a store records."""
+def cached_ensemble(spec: EnsembleSpec, device: str) -> Ensemble:
+    """Load annotators once a process, whether they are asked for in short or by the full names that a store records."""
     with _LOADING:
         if (spec, device) not in _LOADED:
-            annotator = load_annotator(spec, resolve_device(device))
-            full = replace(spec, model=annotator.info.name, image_size=annotator.info.preprocessing.input_size)
-            _LOADED[spec, device] = _LOADED[full, device] = annotator
+            found = load_ensemble(spec, resolve_device(device))
+            _LOADED[spec, device] = _LOADED[as_recorded(spec, found), device] = found
         return _LOADED[spec, device]
 
 
-def keep_annotators(*kept: Annotator) -> None:
+def as_recorded(spec: EnsembleSpec, found: Ensemble) -> EnsembleSpec:
+    """Return the spec by which a store's record of annotators asks for them again."""
+    members = [
+        replace(member, model=info.name, image_size=info.preprocessing.input_size)
+        for member, info in zip(spec.members, found.info.members, strict=True)
+    ]
+    how = found.info.members[0].preprocessing
+    members[0] = replace(members[0], mean=how.mean, std=how.std, interpolation=how.interpolation)
+    return replace(spec, members=tuple(members), precision=found.info.precision)
+
+
+def keep_annotators(*kept: Ensemble) -> None:
     """Let go of all other loaded annotators, and of their memory."""
-    for key, annotator in list(_LOADED.items()):
-        if annotator not in kept:
+    for key, annotators in list(_LOADED.items()):
+        if annotators not in kept:
             del _LOADED[key]
 
 
@@ -96,10 +146,10 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _require_same_annotator(annotator: Annotator, writer: ShardWriter) -> None:
-    expected, found = writer.info.annotator.weights_sha256, annotator.info.weights_sha256
-    if expected != found or writer.info.map_size != annotator.info.map_size:
+def _require_same_annotator(annotators: Ensemble, writer: ShardWriter) -> None:
+    expected, found = writer.info.annotator.weights_sha256, annotators.info.combined
+    if expected != found.weights_sha256 or writer.info.map_size != found.map_size:
         raise StoreMismatchError(
             f"{writer.location}: expected the annotator that the store was begun with (weights {expected[:12]}, map "
-            f"{writer.info.map_size}), found {annotator.info.name} (weights {found[:12]}, map {annotator.info.map_size})"
+            f"{writer.info.map_size}), found {found.name} (weights {found.weights_sha256[:12]}, map {found.map_size})"
         )

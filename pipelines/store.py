@@ -49,11 +49,10 @@ def create_store(location: str, info: StoreInfo, ids: NDArray[np.uint8], targets
     with _writing(location):
         _require_free(location)
         group = zarr.create_group(location, overwrite=True, attributes={UNFINISHED: True})
-        for spec in store_arrays(info):
-            _create_array(group, spec, *array_grid(spec, info))
+        arrays = {spec.name: _create_array(group, spec, *array_grid(spec, info)) for spec in store_arrays(info)}
         tables: tuple[NDArray[Any], ...] = (ids, targets)
         for spec, values in zip(index_arrays(info), tables, strict=True):
-            _array(group, spec.name)[:] = values
+            arrays[spec.name][:] = values
         path = local_path(location)
         if path is not None:
             sync_tree(path)
@@ -120,9 +119,9 @@ class ShardWriter:
         return self._source.file_key(spec, shard)
 
 
-def _create_array(group: zarr.Group, spec: ArraySpec, rows: int, chunk_rows: int) -> None:
+def _create_array(group: zarr.Group, spec: ArraySpec, rows: int, chunk_rows: int) -> zarr.Array[Any]:
     inner = 1 if spec.by_row else chunk_rows
-    group.create_array(
+    return group.create_array(
         spec.name,
         shape=(rows, *spec.row_shape),
         chunks=(inner, *spec.row_shape),
@@ -133,13 +132,6 @@ def _create_array(group: zarr.Group, spec: ArraySpec, rows: int, chunk_rows: int
         chunk_key_encoding={"name": "default", "separator": "."},
         config=_WRITE_ALL,
     )
-
-
-def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    array = group[name]
-    if not isinstance(array, zarr.Array):
-        raise FormatError(f"{group.store_path}/{name}: expected an array, found a group")
-    return array
 
 
 def _require_free(location: str) -> None:

@@ -28,12 +28,15 @@ ALLOWED = {
     "torch": (
         *TORCH,
         "labelstore.pipelines.maps",
+        "labelstore.pipelines.device_decode",
         "labelstore.pipelines.shard",
         "labelstore.pipelines.probe",
         "labelstore.pipelines.cluster",
     ),
-    "torchvision": TORCH,
+    "torchvision": (*TORCH, "labelstore.pipelines.device_decode"),
     "timm": ("labelstore.pipelines.annotators",),
+    "fsspec": ("labelstore.pipelines.sources", "labelstore.storage.remote"),
+    "pyarrow": ("labelstore.pipelines.sources",),
     "PIL": ("labelstore.pipelines.images", "labelstore.cli", "labelstore.torch"),
     "numba": (
         "labelstore.encodings.compiling",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from labelstore.errors import AnnotatorError, MissingExtraError
 from labelstore.pipelines.annotators.network import Network
 from labelstore.pipelines.annotators.spec import AnnotatorSpec, Preprocessing
 from labelstore.pipelines.annotators.timm_models import imagenet_labels, require_timm
+from labelstore.pipelines.annotators.weights import build_with_weights
 
 NAME = "efficientnet-lite0"
 
@@ -23,10 +26,16 @@ def build(spec: AnnotatorSpec) -> Network:
         timm or the package with the weights is not installed.
     """
     timm = require_timm(f"annotator {NAME!r}", extra="demo")
-    module = timm.create_model("tf_efficientnet_lite0")
-    if not spec.random_weights:
+    create = partial(timm.create_model, "tf_efficientnet_lite0")
+    if spec.weights is not None:
+        module = build_with_weights(
+            lambda classes: create() if classes is None else create(num_classes=classes), spec.weights, NAME
+        )
+    else:
+        module = create()
+    if not spec.random_weights and spec.weights is None:
         module.load_state_dict(_packaged_weights(module.state_dict()))
-    names, ids = imagenet_labels(timm, 1000) or (None, None)
+    names, ids = imagenet_labels(timm, int(getattr(module, "num_classes", 0))) or (None, None)
     half = (0.5, 0.5, 0.5)
     return Network(NAME, module, Preprocessing(224, half, half, "bicubic"), names, ids)
 

@@ -12,6 +12,7 @@ from torch import nn
 from labelstore.errors import AnnotatorError
 from labelstore.pipelines.annotators.network import Network, in_short
 from labelstore.pipelines.annotators.spec import AnnotatorSpec, Preprocessing
+from labelstore.pipelines.annotators.weights import build_with_weights
 
 IMAGENET = Preprocessing(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bilinear")
 
@@ -21,7 +22,7 @@ def build(spec: AnnotatorSpec) -> Network:
 
     It returns a `torch.nn.Module`, or a pair ``(module, Preprocessing)``; alone: 224 px, ImageNet's mean and std,
     bilinear. The module's optional attributes ``class_names`` and ``class_ids`` are sequences of one string a class.
-    The weights are the factory's affair, ``spec.random_weights`` too.
+    The weights are the factory's affair (``spec.random_weights`` too), unless ``spec.weights`` names a file.
 
     Raises
     ------
@@ -37,6 +38,9 @@ def build(spec: AnnotatorSpec) -> Network:
     if not isinstance(module, nn.Module) or not isinstance(preprocessing, Preprocessing):
         expected = "a torch.nn.Module or a pair (torch.nn.Module, Preprocessing)"
         raise AnnotatorError(f"the annotator factory {spec.model} returned {_kind(made)}, expected {expected}")
+    if spec.weights is not None:
+        given = module
+        module = build_with_weights(lambda _: given, spec.weights, spec.model)
     return Network(spec.model, module, preprocessing, _labels(module, "class_names"), _labels(module, "class_ids"))
 
 

@@ -3,7 +3,7 @@
 A route is decided once, on a probe batch, and tested there against the model's own output; afterwards a batch takes one
 forward pass. In order of preference:
 
-1. the network's own ``forward_dense``;
+1. the network's own ``forward_dense``, or an output that is a map;
 2. ``forward_features`` and ``forward_head`` (timm's interface): each location is a batch element for the head;
 3. any other network: the last global pooling call is replaced by one row a location (`pooling`).
 """
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from labelstore.errors import AnnotatorError
 from labelstore.pipelines.annotators.locations import Locations, guess_prefix, map_locations, token_locations
 from labelstore.pipelines.annotators.pooling import PoolingSite, find_last_pooling, forward_rows
+from labelstore.pipelines.annotators.precision import in_full
 
 # Relative to the largest logit: float32 sums in another order differ by about 1e-6, but accelerators may multiply in
 # TF32, which keeps 10 bits of mantissa.
@@ -69,6 +70,22 @@ class OwnDense:
         return self.dense(batch), None
 
 
+class AlreadyDense:
+    """A network whose output is a map."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def dense(self, batch: Tensor) -> Tensor:
+        """See `Route`."""
+        logits: Tensor = self.module(batch)
+        return logits.float()
+
+    def probe(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
+        """See `Route`; there is no head to test."""
+        return self.dense(batch), None
+
+
 class FeaturesThenHead:
     """``forward_features``, then ``forward_head`` on every location."""
 
@@ -84,7 +101,8 @@ class FeaturesThenHead:
         elements = self.locations.elements(self.locations.vectors(features))
         if self.locations.prefix:  # the head may read the class token or average the patches: both are this location
             elements = elements.expand(-1, self.locations.prefix + 1, -1)
-        return self.locations.logit_map(self.module.forward_head(elements))
+        with in_full(features.device.type):
+            return self.locations.logit_map(self.module.forward_head(elements.float()))
 
     def probe(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
         """See `Route`; the row is the averaged map, behind the image's own prefix tokens."""
@@ -126,7 +144,7 @@ def find_route(module: nn.Module, probe: Tensor, whole: Tensor, name: str) -> De
     probe
         Random images ``[B, 3, S, S]``.
     whole
-        ``module(probe)``, ``[B, C]``.
+        ``module(probe)``: ``[B, C]``, or ``[B, C, h, w]`` of a network that is dense already.
     name
         The model's name for messages.
 
@@ -136,6 +154,8 @@ def find_route(module: nn.Module, probe: Tensor, whole: Tensor, name: str) -> De
         No mechanism gives logits that agree with `whole`: neither their mean over the locations, nor the image's own
         pooled vector as one more row. Says what was tried, with the errors.
     """
+    if whole.ndim == 4:
+        return _tested(AlreadyDense(module), probe, whole.mean((2, 3)))
     failures = []
     for label, make in _candidates(module, probe):
         try:

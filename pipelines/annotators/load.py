@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from labelstore.errors import AnnotatorError, MissingExtraError, OptionError
-from labelstore.pipelines.annotators import builtin, custom, timm_models, torchvision_models
+from labelstore.pipelines.annotators import builtin, custom, programs, timm_models, torchvision_models
 from labelstore.pipelines.annotators.dense import DenseRoute, find_route
 from labelstore.pipelines.annotators.network import Network, refused, unknown_name
+from labelstore.pipelines.annotators.precision import mixed, prepare_device
 from labelstore.pipelines.annotators.spec import AnnotatorInfo, AnnotatorSpec, Preprocessing
 
 MAX_CLASSES = 65_535  # classes are stored as uint16, and 65535 is 'no class'
@@ -42,13 +45,22 @@ class Annotator:
         ``forward_dense``.
     """
 
-    def __init__(self, info: AnnotatorInfo, module: nn.Module, route: DenseRoute, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        info: AnnotatorInfo,
+        module: nn.Module,
+        route: DenseRoute,
+        device: torch.device | str = "cpu",
+        precision: str = "float32",
+        dense: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         self.info = info
         self.device = torch.device(device)
+        self.precision = precision
         self.linear_error = route.linear_error
         self.row_error = route.row_error
         self._module = module
-        self._route = route
+        self._dense = dense or route.dense
 
     @torch.inference_mode()
     def dense(self, batch: Tensor) -> Tensor:
@@ -59,17 +71,27 @@ class Annotator:
         batch
             Preprocessed images, float32 ``[B, 3, S, S]`` on the annotator's device. Not checked.
         """
-        return self._route.dense(batch)
+        with mixed(self.precision, self.device):
+            return self._dense(batch)
 
     @torch.inference_mode()
     def whole(self, batch: Tensor) -> Tensor:
         """The classifier's own output for a batch as in `dense`, float32 ``[B, C]``."""
         logits: Tensor = self._module(batch)
-        return logits.float()
+        return (logits.mean((2, 3)) if logits.ndim == 4 else logits).float()
 
 
-def load_annotator(spec: AnnotatorSpec, device: torch.device | str = "cpu") -> Annotator:
+def load_annotator(
+    spec: AnnotatorSpec, device: torch.device | str = "cpu", precision: str = "float32", *, compiled: bool = False
+) -> Annotator:
     """Load the classifier that `spec` names and make it dense.
+
+    Parameters
+    ----------
+    precision
+        What `Annotator.dense` runs in, up to the head; the tests on loading run in float32.
+    compiled
+        Whether `Annotator.dense` is compiled (at its first batch, which takes minutes for large networks).
 
     Raises
     ------
@@ -85,10 +107,13 @@ def load_annotator(spec: AnnotatorSpec, device: torch.device | str = "cpu") -> A
         raise OptionError(f"expected image_size of at least 1 px, got {spec.image_size}")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # random weights are the same on every worker
-        network = _build(spec)
+        network = _with_choices(_build(spec), spec)
     _check_preprocessing(network)
     digest = weights_sha256(network.module)
-    module = network.module.eval().requires_grad_(False).to(device)
+    # A mode of a loaded program is its own affair; channels_last is how its input lies anyway, and faster.
+    module = network.module if network.fixed else network.module.eval().requires_grad_(False)
+    module = module.to(device) if network.fixed else module.to(device).to(memory_format=torch.channels_last)
+    prepare_device(torch.device(device), precision)
     own_size = network.preprocessing.input_size
     preprocessing = replace(network.preprocessing, input_size=spec.image_size or own_size)
     _check_patches(network.name, module, preprocessing.input_size, own_size)
@@ -103,7 +128,8 @@ def load_annotator(spec: AnnotatorSpec, device: torch.device | str = "cpu") -> A
         class_names=_fitting(network.name, "class_names", network.class_names, whole.shape[1]),
         class_ids=_fitting(network.name, "class_ids", network.class_ids, whole.shape[1]),
     )
-    return Annotator(info, module, route, device)
+    dense = torch.compile(route.dense) if compiled else None
+    return Annotator(info, module, route, device, "float32" if network.fixed else precision, dense)
 
 
 def weights_sha256(module: nn.Module) -> str:
@@ -119,6 +145,8 @@ def weights_sha256(module: nn.Module) -> str:
 def _build(spec: AnnotatorSpec) -> Network:
     """Find the source of the model's name, and let it build the network."""
     source, colon, name = spec.model.partition(":")
+    if programs.is_program(spec.model):
+        return programs.build(spec)
     if spec.model == builtin.NAME:
         return builtin.build(spec)
     if colon and source == "timm":
@@ -127,11 +155,21 @@ def _build(spec: AnnotatorSpec) -> Network:
         return torchvision_models.build(name, spec)
     if colon:
         return custom.build(spec)
+    if Path(spec.model).suffix in programs.SUFFIXES or "/" in spec.model:
+        raise AnnotatorError(f"annotator {spec.model!r}: no such file")
     if timm_models.has_model(spec.model):
         return timm_models.build(spec.model, spec)
     if torchvision_models.has_model(spec.model):
         return torchvision_models.build(spec.model, spec)
     raise _unknown_bare_name(spec.model)
+
+
+def _with_choices(network: Network, spec: AnnotatorSpec) -> Network:
+    """Put the user's choices in place of the network's own preprocessing."""
+    own = network.preprocessing
+    chosen = {"mean": spec.mean, "std": spec.std, "interpolation": spec.interpolation}
+    given: dict[str, Any] = {key: value for key, value in chosen.items() if value is not None}
+    return replace(network, preprocessing=replace(own, **given)) if given else network
 
 
 def _unknown_bare_name(name: str) -> AnnotatorError | MissingExtraError:
@@ -187,9 +225,10 @@ def _check_output(name: str, output: Any) -> None:
     if not isinstance(output, Tensor):
         kind = f"{type(output).__name__} of {len(output)}" if hasattr(output, "__len__") else type(output).__name__
         raise AnnotatorError(f"{name} is no image classifier: expected a tensor of logits [B, C], got a {kind}")
-    if output.ndim != 2 or output.shape[0] != PROBE_IMAGES or not output.shape[1] or not output.is_floating_point():
+    if output.ndim not in (2, 4) or output.shape[0] != PROBE_IMAGES or not output.numel() or not output.is_floating_point():
         got = f"{output.dtype} {list(output.shape)}"
-        raise AnnotatorError(f"{name} is no image classifier: expected logits [{PROBE_IMAGES}, C], got {got}")
+        expected = f"[{PROBE_IMAGES}, C], or of every location, [{PROBE_IMAGES}, C, h, w]"
+        raise AnnotatorError(f"{name} is no image classifier: expected logits {expected}, got {got}")
     if output.shape[1] > MAX_CLASSES:
         raise AnnotatorError(f"{name} has {output.shape[1]} classes, expected at most {MAX_CLASSES} (uint16 in stores)")
 

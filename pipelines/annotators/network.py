@@ -11,7 +11,7 @@ from labelstore.pipelines.annotators.spec import Preprocessing
 
 ACCEPTED_NAMES = (
     "'efficientnet-lite0' (needs no download), 'timm:NAME', 'torchvision:NAME', a bare NAME (timm's, else "
-    "torchvision's) or 'package.module:factory'"
+    "torchvision's), 'package.module:factory', or a file (.pt2 of torch.export, .pt of TorchScript)"
 )
 
 
@@ -19,7 +19,8 @@ ACCEPTED_NAMES = (
 class Network:
     """A classifier as its source built it, on the CPU.
 
-    ``preprocessing.input_size`` is the network's own size. ``class_ids`` are stable names of the classes.
+    ``preprocessing.input_size`` is the network's own size. ``class_ids`` are stable names of the classes. ``fixed``: a program
+    rather than a module, to be run as it is.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Network:
     preprocessing: Preprocessing
     class_names: tuple[str, ...] | None = None
     class_ids: tuple[str, ...] | None = None
+    fixed: bool = False
 
 
 def unknown_name(name: str, source: str, near: list[str]) -> AnnotatorError:

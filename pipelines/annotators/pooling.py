@@ -1,14 +1,16 @@
 """Finding a network's last global pooling, and putting every location in its place.
 
-A `TorchFunctionMode` sees the torch calls of a forward pass. One pass notes the calls that reduce a feature map to a
-vector an image; later passes hand the rest of the network one row a location where the last of them was. It needs no
-knowledge of the network's modules, and leaves them as they are.
+A mode sees the torch calls of a forward pass. One pass notes the calls that reduce a feature map to a vector an image; later
+passes hand the rest of the network one row a location where the last of them was. It needs no knowledge of the network's
+modules, and leaves them as they are. Modules are watched where Python calls torch; programs out of a file, which Python does
+not run, where torch dispatches to kernels.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from labelstore.pipelines.annotators.locations import Locations, guess_prefix, map_locations, token_locations
 
@@ -47,27 +50,26 @@ class PoolingSite:
 def find_last_pooling(module: nn.Module, batch: Tensor) -> PoolingSite | None:
     """The last call of ``module(batch)`` that pools more than one location into one vector an image."""
     recorder = _Recorder()
-    with recorder:
+    with _watched(module, recorder):
         module(batch)
     return recorder.last
 
 
 def forward_rows(module: nn.Module, batch: Tensor, site: PoolingSite, *, with_pooled: bool = False) -> Tensor:
     """``module(batch)`` with one row a location, ``[B * H * W, C]``; `with_pooled` appends the images' own B rows."""
-    with _Replacer(site, with_pooled):
+    with _watched(module, _Replacer(site, with_pooled)):
         output: Tensor = module(batch)
     return output
 
 
-class _PoolingMode(TorchFunctionMode):
-    """Counts the pooling calls of one forward pass; for one pass and one thread."""
+class _Calls:
+    """Counts the pooling calls of one forward pass, and answers them; for one pass and one thread."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.calls = 0
 
-    def __torch_function__(self, func: Any, types: Any, args: Args = (), kwargs: Kwargs | None = None) -> Any:
-        kwargs = kwargs or {}
+    def answer(self, func: Any, args: Args, kwargs: Kwargs) -> Any:
+        """What any torch call gives."""
         matcher = _MATCHERS.get(func)
         pooling = matcher(args, kwargs) if matcher else None
         if pooling is None or pooling.locations.count < 2:
@@ -80,7 +82,30 @@ class _PoolingMode(TorchFunctionMode):
         """What a global pooling call gives."""
 
 
-class _Recorder(_PoolingMode):
+class _FunctionMode(TorchFunctionMode):
+    def __init__(self, calls: _Calls) -> None:
+        super().__init__()
+        self._calls = calls
+
+    def __torch_function__(self, func: Any, types: Any, args: Args = (), kwargs: Kwargs | None = None) -> Any:
+        return self._calls.answer(func, args, kwargs or {})
+
+
+class _DispatchMode(TorchDispatchMode):
+    def __init__(self, calls: _Calls) -> None:
+        initialise: Any = super().__init__  # untyped in torch
+        initialise()
+        self._calls = calls
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Args = (), kwargs: Kwargs | None = None) -> Any:
+        return self._calls.answer(func, args, kwargs or {})
+
+
+def _watched(module: nn.Module, calls: _Calls) -> AbstractContextManager[object]:
+    return (_DispatchMode if getattr(module, "sees_dispatch_only", False) else _FunctionMode)(calls)
+
+
+class _Recorder(_Calls):
     last: PoolingSite | None = None
 
     def pooled(self, pooling: Pooling, func: Any, args: Args, kwargs: Kwargs) -> Any:
@@ -88,7 +113,7 @@ class _Recorder(_PoolingMode):
         return func(*args, **kwargs)
 
 
-class _Replacer(_PoolingMode):
+class _Replacer(_Calls):
     def __init__(self, site: PoolingSite, with_pooled: bool) -> None:
         super().__init__()
         self.site = site
@@ -97,8 +122,13 @@ class _Replacer(_PoolingMode):
     def pooled(self, pooling: Pooling, func: Any, args: Args, kwargs: Kwargs) -> Any:
         if self.calls != self.site.ordinal:
             return func(*args, **kwargs)
-        rows = pooling.rows(_features(args, kwargs))
-        return torch.cat([rows, func(*args, **kwargs)]) if self.with_pooled else rows
+        features = _features(args, kwargs)
+        rows = pooling.rows(features)
+        if self.with_pooled:
+            rows = torch.cat([rows, func(*args, **kwargs)])
+        # The rest is the head: in full precision until whoever asked for another one leaves its context.
+        torch.set_autocast_enabled(features.device.type, False)
+        return rows.float()
 
 
 def _argument(args: Args, kwargs: Kwargs, position: int, *names: str, default: Any = None) -> Any:
@@ -185,4 +215,10 @@ _MATCHERS: dict[Any, Callable[[Args, Kwargs], Pooling | None]] = {
     Tensor.__getitem__: _item,
     torch.select: _select,
     Tensor.select: _select,
+    torch.ops.aten.adaptive_avg_pool2d.default: _adaptive_2d,
+    torch.ops.aten._adaptive_avg_pool2d.default: _adaptive_2d,
+    torch.ops.aten.adaptive_avg_pool1d.default: _adaptive_1d,
+    torch.ops.aten.avg_pool2d.default: _average_2d,
+    torch.ops.aten.mean.dim: _mean,
+    torch.ops.aten.select.int: _select,
 }

@@ -4,25 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-
-@dataclass(frozen=True)
-class AnnotatorSpec:
-    """Which annotator to load.
-
-    Parameters
-    ----------
-    model
-        ``efficientnet-lite0`` (needs no download), ``timm:NAME``, ``torchvision:NAME``, a bare name (timm's, else
-        torchvision's), or ``package.module:factory``.
-    image_size
-        Side of the square input in pixels; None: the annotator's own.
-    random_weights
-        Build the network with seeded random weights and download nothing (tests, dry runs).
-    """
-
-    model: str
-    image_size: int | None = None
-    random_weights: bool = False
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -33,6 +15,56 @@ class Preprocessing:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     interpolation: str  # Pillow's name in lower case: "nearest", "bilinear", "bicubic", "lanczos"
+
+
+@dataclass(frozen=True)
+class AnnotatorSpec:
+    """Which annotator to load.
+
+    Parameters
+    ----------
+    model
+        ``efficientnet-lite0`` (needs no download), ``timm:NAME``, ``torchvision:NAME``, a bare name (timm's, else
+        torchvision's), ``package.module:factory``, or a file that `torch.export` or TorchScript has saved.
+    image_size
+        Side of the square input in pixels; None: the annotator's own.
+    random_weights
+        Build the network with seeded random weights and download nothing (tests, dry runs).
+    weights
+        A file of weights instead of the pretrained ones.
+    mean, std, interpolation
+        Instead of the annotator's own.
+    """
+
+    model: str
+    image_size: int | None = None
+    random_weights: bool = False
+    weights: str | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    interpolation: str | None = None
+
+
+@dataclass(frozen=True)
+class EnsembleSpec:
+    """The annotators of a store, one or several whose logits are averaged on the first one's grid.
+
+    Parameters
+    ----------
+    members
+        At least one.
+    flip
+        Whether logits are averaged with those of the mirrored image, mirrored back.
+    precision
+        ``float32``; ``bfloat16``: mixed precision, the head and all after it in float32; None: the better one for the device.
+    compiled
+        Whether `torch.compile` is used.
+    """
+
+    members: tuple[AnnotatorSpec, ...]
+    flip: bool = False
+    precision: str | None = None
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,3 +82,15 @@ class AnnotatorInfo:
     map_size: tuple[int, int]
     class_names: tuple[str, ...] | None = field(default=None, repr=False)
     class_ids: tuple[str, ...] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class EnsembleInfo:
+    """What is known of the annotators of a store together: the first one's, but ``weights_sha256`` is over all of them.
+
+    ``members`` are each one's; ``precision`` is what they run in.
+    """
+
+    combined: AnnotatorInfo
+    members: tuple[AnnotatorInfo, ...]
+    precision: str

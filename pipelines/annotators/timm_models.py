@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from contextlib import nullcontext
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +14,7 @@ from labelstore.errors import AnnotatorError, MissingExtraError
 from labelstore.pipelines.annotators.fetching import hub_weights, url_weights
 from labelstore.pipelines.annotators.network import Network, refused, unknown_name
 from labelstore.pipelines.annotators.spec import AnnotatorSpec, Preprocessing
+from labelstore.pipelines.annotators.weights import build_with_weights
 
 Labels = tuple[tuple[str, ...], tuple[str, ...]]
 
@@ -63,18 +65,20 @@ def build(name: str, spec: AnnotatorSpec) -> Network:
     """
     timm = require_timm(f"annotator {spec.model!r}")
     config = _pretrained_config(timm, name)
-    if not spec.random_weights and not (config and config.has_weights):
-        raise AnnotatorError(f"timm:{name} has no pretrained weights in timm {timm.__version__}")
+    pretrained = not spec.random_weights and spec.weights is None
+    if pretrained and not (config and config.has_weights):
+        raise AnnotatorError(f"timm:{name} has no pretrained weights in timm {timm.__version__}; give a file with --weights")
     settings = config.to_dict() if config else {}
     preprocessing = _preprocessing(timm, settings)
     own_size = preprocessing.input_size
-    full_name = f"timm:{name}" if spec.random_weights else f"timm:{name.partition('.')[0]}.{config.tag}".rstrip(".")
-    fetching = nullcontext() if spec.random_weights else _fetching(full_name, config)
+    full_name = f"timm:{name.partition('.')[0]}.{config.tag}".rstrip(".") if pretrained else f"timm:{name}"
+    fetching = _fetching(full_name, config) if pretrained else nullcontext()
     try:
         with fetching:
             built_size = settings.get("input_size", (3, own_size, own_size))[-1]
-            module = _create(timm, name, not spec.random_weights, spec.image_size or own_size, built_size)
-    except AnnotatorError:
+            create = partial(_create, timm, name, pretrained, spec.image_size or own_size, built_size)
+            module = create() if spec.weights is None else build_with_weights(create, spec.weights, full_name)
+    except (AnnotatorError, MissingExtraError):
         raise
     except Exception as error:  # constructors refuse sizes with whatever their asserts raise
         raise refused(full_name, error, spec.image_size, own_size, "to load") from error
@@ -108,18 +112,21 @@ def _fetching(full_name: str, config: Any) -> Any:
     return hub_weights(full_name) if config.hf_hub_id else url_weights(full_name, config.url or "")
 
 
-def _create(timm: ModuleType, name: str, pretrained: bool, size: int, built_size: int) -> nn.Module:
+def _create(
+    timm: ModuleType, name: str, pretrained: bool, size: int, built_size: int, num_classes: int | None = None
+) -> nn.Module:
     """Create the model, for `size` where its constructor takes one (fixed position embeddings are then resized)."""
     model: nn.Module
+    classes = {} if num_classes is None else {"num_classes": num_classes}
     if size != built_size:
         try:
-            model = timm.create_model(name, pretrained=pretrained, img_size=size)
+            model = timm.create_model(name, pretrained=pretrained, img_size=size, **classes)
         except TypeError as error:
             if "img_size" not in str(error):
                 raise
         else:
             return model
-    model = timm.create_model(name, pretrained=pretrained)
+    model = timm.create_model(name, pretrained=pretrained, **classes)
     return model
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import difflib
 import warnings
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torchvision
+from torch import nn
 
 from labelstore.errors import AnnotatorError, MissingExtraError
 from labelstore.pipelines.annotators.fetching import url_weights
 from labelstore.pipelines.annotators.network import Network, in_short, unknown_name
 from labelstore.pipelines.annotators.spec import AnnotatorSpec, Preprocessing
 from labelstore.pipelines.annotators.timm_models import imagenet_labels, require_timm
+from labelstore.pipelines.annotators.weights import build_with_weights
 
 
 def has_model(name: str) -> bool:
@@ -37,18 +40,34 @@ def build(name: str, spec: AnnotatorSpec) -> Network:
     full_name = f"torchvision:{name}"
     _check_name(name)
     weights: Any = torchvision.models.get_model_weights(name).DEFAULT
-    fetching = nullcontext() if spec.random_weights else url_weights(full_name, weights.url)
+    pretrained = not spec.random_weights and spec.weights is None
+    fetching = url_weights(full_name, weights.url) if pretrained else nullcontext()
     try:
         with fetching, warnings.catch_warnings():
             # Inception and GoogLeNet announce another default for random weights to come.
             warnings.filterwarnings("ignore", "The default weight initialization of", FutureWarning)
-            module = torchvision.models.get_model(name, weights=None if spec.random_weights else weights)
-    except AnnotatorError:
+            create = partial(_create, name, weights if pretrained else None)
+            module = create() if spec.weights is None else build_with_weights(create, spec.weights, full_name)
+    except (AnnotatorError, MissingExtraError):
         raise
     except Exception as error:
         raise AnnotatorError(f"{full_name} failed to load: {in_short(error)}") from error
-    categories = tuple(weights.meta["categories"])
-    return Network(full_name, module, _preprocessing(weights.transforms()), categories, _wnids(len(categories)))
+    categories, preprocessing = tuple(weights.meta["categories"]), _preprocessing(weights.transforms())
+    if spec.weights is not None and categories and _num_classes(module) != len(categories):
+        return Network(full_name, module, preprocessing)
+    return Network(full_name, module, preprocessing, categories, _wnids(len(categories)))
+
+
+def _create(name: str, weights: Any, num_classes: int | None = None) -> nn.Module:
+    classes = {} if num_classes is None else {"num_classes": num_classes}
+    module: nn.Module = torchvision.models.get_model(name, weights=weights, **classes)
+    return module
+
+
+def _num_classes(module: nn.Module) -> int:
+    """Outputs of the last layer."""
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    return int(layers[-1].weight.shape[0])
 
 
 def _classifiers() -> list[str]:

@@ -214,10 +214,16 @@ def one_error(shown, code: int) -> str:
     return shown.message.split("Error: ", 1)[1]
 
 
-def test_a_folder_that_is_missing_or_a_file_is_wrong_usage(store):
-    (store.parent / "notes.txt").touch()
-    assert "'nowhere' does not exist" in one_error(annotate("nowhere"), 2)
-    assert "'notes.txt' is a file" in one_error(annotate("notes.txt"), 2)
+def test_images_that_are_missing_or_of_no_known_kind(store):
+    (store.parent / "notes.md").touch()
+    (store.parent / "empty.txt").touch()
+    assert "nowhere: expected a folder of images, a list (.txt, .csv), or tar or Parquet files, found nothing" in one_error(
+        annotate("nowhere"), 1
+    )
+    assert "notes.md: expected a folder of images, a list (.txt, .csv), or tar or Parquet files, found a file" in one_error(
+        annotate("notes.md"), 1
+    )
+    assert "empty.txt: an empty list" in one_error(annotate("empty.txt"), 1)
     assert not store.exists()
 
 
@@ -231,7 +237,7 @@ def test_a_folder_without_images(store):
 
 def test_a_file_name_that_is_not_utf8(images, store):
     Path(os.fsdecode(os.fsencode(images) + b"/caf\xe9.png")).touch()
-    assert r"b'caf\xe9.png': expected UTF-8" in one_error(annotate(images), 1)
+    assert r"expected UTF-8, got b'caf\xe9.png'" in one_error(annotate(images), 1)
 
 
 def test_a_folder_whose_own_name_is_not_utf8(images, store):

@@ -32,7 +32,7 @@ def test_the_installed_command_on_a_finished_store(picture_store, pictures):
         "absent_mean",
         "toy_annotators:colours at 56 px, weights ",
         "mean 0 0 0, std 1 1 1, bilinear",
-        "3 folders",
+        "3 classes by name",
         "6 of 4 rows",
         "bytes a map",
         "labelstore ",

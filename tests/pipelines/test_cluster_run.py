@@ -124,4 +124,5 @@ def test_resources_are_shared_out_among_the_workers(monkeypatch):
     for workers, count, threads in ((None, 3, 4), (1, 1, 12), (5, 5, 2), (24, 24, 1), (0, 0, 12)):
         planned = plan_resources(workers, "cpu", 32)
         assert (planned.workers, planned.threads, planned.device, planned.batch_size) == (count, threads, "cpu", 32)
-        assert 2 <= planned.decode_threads <= 16
+        assert planned.decode_threads == threads
+        assert plan_resources(workers, "cpu", None).batch_size == min(4 * threads, 8)

@@ -10,8 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labelstore.pipelines.annotators.spec import AnnotatorSpec
-from labelstore.pipelines.plan import JobSpec, ShardReport, ShardSpec, pending_shards, shard_size
+from labelstore.pipelines.annotators.spec import AnnotatorSpec, EnsembleSpec
+from labelstore.pipelines.plan import (
+    MOST_ROWS_A_TASK,
+    JobSpec,
+    ShardReport,
+    ShardSpec,
+    TaskSpec,
+    pending_shards,
+    shard_size,
+    tasks,
+)
+from labelstore.pipelines.sources.places import FilePlace, PartPlace
 
 ROWS = st.integers(1, 10_000_000)
 
@@ -57,18 +67,41 @@ def test_pending_are_all_shards_but_the_committed_ones_in_order(count, committed
     assert pending == sorted(set(range(count)) - committed)
 
 
+JOB = JobSpec(
+    run="1",
+    store="labels.zarr",
+    annotators=EnsembleSpec((AnnotatorSpec("timm:resnet18", 288),), flip=True),
+    batch_size=32,
+    device="cpu",
+    threads=2,
+    decode_threads=4,
+)
+
+
+def place(shard: int) -> tuple[FilePlace, ...]:
+    return (FilePlace(f"/images/{shard}.png"),)
+
+
+@given(st.sets(st.integers(0, 3000)), st.integers(2, 12).map(lambda power: 2**power), st.integers(0, 64))
+def test_tasks_hold_every_pending_shard_once_in_order_and_get_shorter(pending, size, workers):
+    made = list(tasks(JOB, sorted(pending), size, workers, place))
+    assert [spec.shard for task in made for spec in task.shards] == sorted(pending)
+    assert all(spec.places == place(spec.shard) for task in made for spec in task.shards)
+    counts = [len(task.shards) for task in made]
+    assert counts == sorted(counts, reverse=True)
+    assert all(count == 1 or count * size <= MOST_ROWS_A_TASK for count in counts)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8])
+def test_no_worker_is_left_with_much_at_the_end(workers):
+    made = list(tasks(JOB, range(128), 8, workers, place))
+    assert len(made) > 2 * workers
+    assert max(len(task.shards) for task in made[-workers:]) == 1
+
+
 def test_specs_and_reports_can_travel():
-    job = JobSpec(
-        run="1",
-        store="labels.zarr",
-        images_root="/images",
-        annotator=AnnotatorSpec("timm:resnet18", 288),
-        batch_size=32,
-        device="cpu",
-        threads=2,
-        decode_threads=4,
-    )
-    for thing in (ShardSpec(job, 3), ShardReport(3, 4, (("a.png", "the file is empty"),), {"write": 0.5})):
+    shard = ShardSpec(3, (FilePlace("/a.png"), PartPlace("b.tar", "b.png", 512, 3)))
+    for thing in (shard, TaskSpec(JOB, (shard,)), ShardReport(3, 4, (("a.png", "the file is empty"),), {"write": 0.5})):
         assert pickle.loads(pickle.dumps(thing)) == thing
         with pytest.raises(AttributeError):
             thing.shard = 4

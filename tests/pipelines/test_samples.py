@@ -6,8 +6,9 @@ import pytest
 
 from labelstore.errors import ImagesError, MissingExtraError
 from labelstore.pipelines import samples
-from labelstore.pipelines.images import decode_image, list_images
+from labelstore.pipelines.images import decode_image
 from labelstore.pipelines.samples import SAMPLES, copy_samples
+from labelstore.pipelines.sources import list_images
 
 
 def test_every_sample_is_a_photograph_that_can_be_decoded(tmp_path):

@@ -53,12 +53,28 @@ class NotFinite(Colours):
         return logits
 
 
+class ManyClasses(Colours):
+    """As many classes as ImageNet-21k; the colours are the last ones."""
+
+    class_names = None
+    class_ids = None
+
+    def forward_dense(self, x: Tensor) -> Tensor:
+        logits = super().forward_dense(x)
+        rest = logits.new_full((len(logits), 21_841 - len(NAMES), *logits.shape[2:]), -40.0)
+        return torch.cat([rest, logits], dim=1)
+
+
 def colours() -> tuple[nn.Module, Preprocessing]:
     return Colours(), PIXELS
 
 
 def shifted() -> tuple[nn.Module, Preprocessing]:
     return Colours(shift=-5.0), PIXELS
+
+
+def many_classes() -> tuple[nn.Module, Preprocessing]:
+    return ManyClasses(), PIXELS
 
 
 def not_finite() -> tuple[nn.Module, Preprocessing]:

@@ -47,6 +47,11 @@ class Segmenter(Small):
         return self.stem(x)
 
 
+class Flat(Small):
+    def forward(self, x: Tensor) -> Any:
+        return self.stem(x).flatten(2)
+
+
 class Infinite(Small):
     def forward(self, x: Tensor) -> Any:
         return super().forward(x) * torch.inf
@@ -117,6 +122,18 @@ def test_own_forward_dense_is_taken_as_it_is(load: Any) -> None:
     assert annotator.row_error != annotator.row_error  # NaN: there is no head to test
 
 
+def test_an_output_that_is_a_map_is_taken_as_it_is(load: Any) -> None:
+    def factory() -> Any:
+        module = Segmenter()
+        module.class_names = ("cat", "dog", "other", "sky")
+        return module, OWN
+
+    annotator = load(factory)
+    batch = torch.randn(2, 3, 32, 32)
+    assert annotator.info.map_size == (4, 4)
+    torch.testing.assert_close(annotator.dense(batch).mean((2, 3)), annotator.whole(batch))
+
+
 def test_logits_that_are_not_finite_are_left_to_the_rows(load: Any) -> None:
     annotator = load(lambda: (Infinite(), OWN))
     assert not annotator.dense(torch.randn(1, 3, 32, 32)).isfinite().any()
@@ -132,7 +149,8 @@ def test_logits_that_are_not_finite_are_left_to_the_rows(load: Any) -> None:
         (lambda one: one, r"raised TypeError: .*missing 1 required positional argument"),
         ("text", r"expected a factory to call, got str"),
         (Detector, r"no image classifier: expected a tensor of logits \[B, C\], got a dict of 2"),
-        (Segmenter, r"no image classifier: expected logits \[2, C\], got torch\.float32 \[2, 4, 28, 28\]"),
+        (Flat, r"no image classifier: expected logits \[2, C\], or .*\[2, C, h, w\], got torch\.float32 \[2, 4, 784\]"),
+        (Segmenter, r"expected 4 class_names, one a class, got 3"),
         (Raising, r"own_models:factory failed on a batch \[2, 3, 224, 224\]: KeyError"),
         (WrongMap, r"expected dense logits \[2, 3, h, w\], got \[2, 4, 28, 28\]"),
         (misnamed, r"expected 3 class_names, one a class, got 2"),

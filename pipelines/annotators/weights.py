@@ -1,0 +1,136 @@
+"""Weights out of a file, put into a network that they must fit."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from labelstore.errors import AnnotatorError, MissingExtraError
+from labelstore.pipelines.annotators.network import in_short
+
+_INSIDE = ("state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "model_state_dict", "model", "module", "net")
+"""Where training scripts keep the state dict in a checkpoint, averaged weights first."""
+_PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
+_SHOWN = 4
+
+
+def build_with_weights(build: Callable[[int | None], nn.Module], path: str, name: str) -> nn.Module:
+    """Build a network and load the file's weights into it; with as many classes as the file has.
+
+    Parameters
+    ----------
+    build
+        Returns the network with so many classes; None: its own number.
+
+    Raises
+    ------
+    AnnotatorError
+        The file cannot be read, or does not fit: says which tensors.
+    """
+    weights = read_weights(path)
+    module = build(None)
+    expected = {key: value for key, value in module.state_dict().items() if isinstance(value, Tensor)}
+    weights = without_prefix(weights, expected)
+    classes = _other_classes(weights, expected)
+    if classes is not None:
+        module = build(classes)
+        expected = {key: value for key, value in module.state_dict().items() if isinstance(value, Tensor)}
+    _check_fit(weights, expected, path, name)
+    module.load_state_dict(weights, strict=False)
+    return module
+
+
+def read_weights(path: str) -> dict[str, Tensor]:
+    """Read a state dict out of a safetensors file, or out of a checkpoint; nothing but tensors is ever unpickled.
+
+    Raises
+    ------
+    AnnotatorError
+        There is no such file, or none with weights.
+    """
+    if not Path(path).is_file():
+        raise AnnotatorError(f"--weights {path}: no such file")
+    try:
+        found = _safetensors(path) if path.endswith(".safetensors") else _checkpoint(path)
+    except pickle.UnpicklingError as error:
+        raise AnnotatorError(
+            f"--weights {path}: not only tensors: {in_short(error)}. Nothing else is unpickled, it could run any code; save "
+            "the state dict alone: torch.save(model.state_dict(), ...), or as .safetensors"
+        ) from error
+    except (OSError, RuntimeError, ValueError, TypeError, EOFError) as error:
+        raise AnnotatorError(f"--weights {path}: cannot be read: {in_short(error)}") from error
+    tensors = {str(key): value for key, value in found.items() if isinstance(value, Tensor)}
+    if not tensors:
+        kinds = ", ".join(f"{key}: {type(value).__name__}" for key, value in list(found.items())[:_SHOWN])
+        raise AnnotatorError(f"--weights {path}: expected a state dict of tensors, got {kinds or 'nothing'}")
+    return tensors
+
+
+def without_prefix(weights: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights without what wrappers (DataParallel, torch.compile, Lightning) put before names, if that fits."""
+    while True:
+        found = len(weights.keys() & expected.keys())
+        stripped = [{key.removeprefix(prefix): value for key, value in weights.items()} for prefix in _PREFIXES]
+        best = max(stripped, key=lambda names: len(names.keys() & expected.keys()))
+        if len(best.keys() & expected.keys()) <= found:
+            return weights
+        weights = best
+
+
+def _safetensors(path: str) -> Mapping[str, Any]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise MissingExtraError(f"--weights {path} needs safetensors: pip install 'labelstore[timm]' ({error})") from error
+    try:
+        tensors: Mapping[str, Any] = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    return tensors
+
+
+def _checkpoint(path: str) -> Mapping[str, Any]:
+    with torch.serialization.safe_globals([argparse.Namespace]):  # what training scripts keep beside the weights
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    while isinstance(found, Mapping) and not any(isinstance(value, Tensor) for value in found.values()):
+        inner = next((found[key] for key in _INSIDE if isinstance(found.get(key), Mapping) and found[key]), None)
+        if inner is None:
+            break
+        found = inner
+    if not isinstance(found, Mapping):
+        raise TypeError(f"expected a state dict, got {type(found).__name__}")
+    return found
+
+
+def _other_classes(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> int | None:
+    """The number of classes of weights that differ in nothing but it."""
+    pairs = [(weights[key].shape, value.shape) for key, value in expected.items() if key in weights]
+    differ = {(got[0], want[0]) for got, want in pairs if got != want and got[1:] == want[1:] and len(got) and len(want)}
+    return int(differ.pop()[0]) if len(differ) == 1 else None
+
+
+def _check_fit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: str, name: str) -> None:
+    missing = [key for key in expected if key not in weights]
+    unknown = [key for key in weights if key not in expected]
+    other = [
+        f"{key}: expected {list(value.shape)}, got {list(weights[key].shape)}"
+        for key, value in expected.items()
+        if key in weights and weights[key].shape != value.shape
+    ]
+    problems = [
+        f"{len(keys)} {words} ({', '.join(keys[:_SHOWN])}{', ...' if len(keys) > _SHOWN else ''})"
+        for keys, words in ((missing, "tensors are missing"), (unknown, "are not the model's"), (other, "have another shape"))
+        if keys
+    ]
+    if problems:
+        raise AnnotatorError(
+            f"--weights {path} do not fit {name}, which has {len(expected)} tensors, the file {len(weights)}: "
+            f"{'; '.join(problems)}"
+        )

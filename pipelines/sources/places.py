@@ -1,0 +1,53 @@
+"""One image's bytes: where they lie, and how they are got. Small and plain: places travel to workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from labelstore.pipelines.sources.bytesio import read_all, read_part
+
+
+class Place(Protocol):
+    """Where one image is. ``str(place)`` names it in messages."""
+
+    def read(self) -> bytes:
+        """Return the image file's bytes.
+
+        Raises
+        ------
+        OSError
+            It cannot be read; ``strerror`` says why.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FilePlace:
+    """A file, or an object behind a URL."""
+
+    location: str
+
+    def read(self) -> bytes:
+        """See `Place.read`."""
+        return read_all(self.location)
+
+    def __str__(self) -> str:
+        return self.location
+
+
+@dataclass(frozen=True, slots=True)
+class PartPlace:
+    """Some bytes of a file: a tar file's member, which knows its name."""
+
+    location: str
+    member: str
+    start: int
+    length: int
+
+    def read(self) -> bytes:
+        """See `Place.read`."""
+        return read_part(self.location, self.start, self.length)
+
+    def __str__(self) -> str:
+        return f"{self.location}: {self.member} (at byte {self.start})"

@@ -1,0 +1,102 @@
+"""What a user names as images, and what kind of source that is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from labelstore.errors import ImagesError
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
+"""torchvision's ImageFolder's, and GIF."""
+LISTS, TABLES, TARS, PARQUETS = (".txt", ".lst"), (".csv", ".tsv"), (".tar",), (".parquet",)
+_KINDS = {"list": (*LISTS, *TABLES), "tar": TARS, "parquet": PARQUETS}
+_PACKED = (".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst")
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
+ROW_IDS = "@row"
+
+
+@dataclass(frozen=True)
+class ImagesSpec:
+    """Images as a user names them.
+
+    Parameters
+    ----------
+    locations
+        One folder, one list, or any number of tar or Parquet files: paths or URLs. Braces (``{0000..0146}``, ``{a,b}``) and
+        ``*`` stand for several files.
+    root
+        What relative paths in a list are relative to; None: the list's folder.
+    image_column, id_column, label_column
+        Columns of a Parquet file or CSV list. None: the usual names. An id column of ``@row`` numbers the rows.
+    """
+
+    locations: tuple[str, ...]
+    root: str | None = None
+    image_column: str | None = None
+    id_column: str | None = None
+    label_column: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """``folder``, ``list``, ``tar`` or ``parquet``, by the names.
+
+        Raises
+        ------
+        ImagesError
+            Several of different kinds, several folders or lists, or a compressed tar file.
+        """
+        kinds = {_kind(location) for location in self.locations}
+        if len(kinds) != 1 or (len(self.locations) > 1 and not kinds <= {"tar", "parquet"}):
+            raise ImagesError(
+                f"{', '.join(self.locations[:3])}: expected one folder, one list, or any number of tar or of Parquet files"
+            )
+        return kinds.pop()
+
+    @property
+    def exif(self) -> str:
+        """The EXIF rule that training on such a source goes by: the `datasets` library turns photographs upright."""
+        return "apply" if self.kind == "parquet" else "ignore"
+
+
+def is_url(location: str) -> bool:
+    """Whether a location is a URL; ``C:`` and the like are none."""
+    return "://" in location
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file is an image by its extension."""
+    return name.lower().endswith(EXTENSIONS)
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """Return what ``{0000..0146}`` and ``{a,b}`` in a name stand for, in order."""
+    pieces: list[list[str]] = []
+    end = 0
+    for found in _BRACES.finditer(pattern):
+        pieces += [[pattern[end : found.start()]], _choices(found)]
+        end = found.end()
+    return ["".join(parts) for parts in product(*pieces, [pattern[end:]])]
+
+
+def _choices(braces: re.Match[str]) -> list[str]:
+    inside = braces.group(1)
+    ends = _RANGE.fullmatch(inside)
+    if ends is None:
+        return inside.split(",") if "," in inside else [braces.group(0)]
+    first, last = ends.groups()
+    width = max(len(first), len(last)) if "0" in (first[0], last[0]) else 0
+    step = 1 if int(first) <= int(last) else -1
+    return [f"{number:0{width}}" for number in range(int(first), int(last) + step, step)]
+
+
+def _kind(location: str) -> str:
+    name = location.split("?")[0].lower() if is_url(location) else location.lower()
+    if name.endswith(_PACKED):
+        raise ImagesError(f"{location}: a compressed tar file has no random access; unpack it to .tar, or to a folder")
+    if not is_url(location) and Path(location).is_dir():
+        return "folder"
+    return next((kind for kind, endings in _KINDS.items() if name.endswith(endings)), "folder")

@@ -1,0 +1,73 @@
+"""The index of a tar file, kept in the user's cache so that it is made once."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelstore.pipelines.sources.bytesio import call, with_retries
+from labelstore.pipelines.sources.spec import is_url
+
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class TarIndex:
+    """A tar file's images: names, where their bytes are, labels (-1: none)."""
+
+    names: tuple[str, ...]
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    labels: NDArray[np.int32]
+
+
+def stamp_of(file: str) -> str:
+    """Return what changes when a file does: size, and time of change or the server's word for its content.
+
+    Raises
+    ------
+    OSError
+        It is not there.
+    """
+    if not is_url(file):
+        status = Path(file).stat()
+        return f"{status.st_size} {status.st_mtime_ns}"
+    info = with_retries(file, lambda system, path: call(system, "info", path))
+    return " ".join(str(info.get(key)) for key in ("size", "ETag", "etag", "md5Hash", "mtime", "LastModified"))
+
+
+def load(file: str, stamp: str) -> TarIndex | None:
+    """Return the index that was kept of a file as it is now, if there is one that can be read."""
+    try:
+        with np.load(_path(file, stamp), allow_pickle=False) as kept:
+            names = bytes(kept["names"]).decode().split("\0") if len(kept["names"]) else []
+            found = TarIndex(tuple(names), kept["starts"], kept["lengths"], kept["labels"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    whole = len({len(found.names), len(found.starts), len(found.lengths), len(found.labels)}) == 1
+    return found if whole else None
+
+
+def save(file: str, stamp: str, index: TarIndex) -> None:
+    """Keep an index; where the cache cannot be written it is made again next time."""
+    path = _path(file, stamp)
+    partial = path.with_suffix(f".{os.getpid()}.partial.npz")
+    names = np.frombuffer("\0".join(index.names).encode(errors="surrogateescape"), np.uint8)
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(partial, names=names, starts=index.starts, lengths=index.lengths, labels=index.labels)
+        partial.replace(path)
+
+
+def _path(file: str, stamp: str) -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    where = file if is_url(file) else os.path.realpath(file)
+    digest = hashlib.sha256(f"{_VERSION} {where} {stamp}".encode(errors="surrogateescape")).hexdigest()
+    return cache / "labelstore" / "tar" / f"{digest}.npz"

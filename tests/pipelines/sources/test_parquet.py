@@ -1,0 +1,113 @@
+"""Parquet files with images inside."""
+
+from __future__ import annotations
+
+import pickle
+
+import pyarrow
+import pytest
+from packing import pack_parquet
+from pyarrow import parquet
+
+from labelstore.errors import ImagesError, MissingExtraError
+from labelstore.pipelines.sources import ImagesSpec, list_images
+
+IMAGES = {f"{number}.png": b"image %d" % number for number in (5, 3, 8, 1, 9)}
+
+
+def test_rows_are_in_the_files_order_with_the_paths_as_ids(tmp_path):
+    file = pack_parquet(tmp_path / "a.parquet", IMAGES, [2, 0, 1, 1, 2], ["cat", "dog", "eel"], rows_a_group=2)
+    listing = list_images(file)
+    assert listing.ids == tuple(IMAGES)
+    assert [listing.places[row].read() for row in range(5)] == list(IMAGES.values())
+    assert (listing.targets.tolist(), listing.target_names) == ([2, 0, 1, 1, 2], ("cat", "dog", "eel"))
+    assert pickle.loads(pickle.dumps(listing.places[4])).read() == b"image 9"
+
+
+def test_several_files_and_labels_without_names(tmp_path):
+    pack_parquet(tmp_path / "a-0.parquet", {"x.png": b"x"}, [7])
+    pack_parquet(tmp_path / "a-1.parquet", {"y.png": b"y", "z.png": b"z"}, [0, 3])
+    listing = list_images(ImagesSpec((f"{tmp_path}/a-*.parquet",)))
+    assert listing.ids == ("x.png", "y.png", "z.png")
+    assert listing.places[2].read() == b"z"
+    assert (listing.targets.tolist(), listing.target_names) == ([7, 0, 3], None)
+
+
+def test_ids_of_a_column_or_of_file_and_row(tmp_path):
+    table = pyarrow.table({"jpg": [b"a", b"b"], "key": ["one", "two"], "number": [11, 12], "weight": [0.5, 1.5]})
+    parquet.write_table(table, tmp_path / "x.parquet")
+    location = (str(tmp_path / "x.parquet"),)
+    assert list_images(ImagesSpec(location, image_column="jpg", id_column="key")).ids == ("one", "two")
+    assert list_images(ImagesSpec(location, image_column="jpg", id_column="number")).ids == ("11", "12")
+    assert list_images(ImagesSpec(location, image_column="jpg")).ids == ("x.parquet/00000000", "x.parquet/00000001")
+    spec = ImagesSpec(location, image_column="jpg", id_column="key", label_column="key")
+    assert list_images(spec).target_names == ("one", "two")
+    with pytest.raises(ImagesError, match=r"column 'weight' has type double, expected whole numbers or texts \(--id-column\)"):
+        list_images(ImagesSpec(location, image_column="jpg", id_column="weight"))
+    with pytest.raises(ImagesError, match=r"expected a column 'name', found jpg, key, number, weight; --id-column names it"):
+        list_images(ImagesSpec(location, image_column="jpg", id_column="name"))
+
+
+def test_paths_that_are_taken_twice_or_missing(tmp_path):
+    for name in ("a", "b"):
+        pack_parquet(tmp_path / f"{name}.parquet", {"same.png": b"x"})
+    spec = ImagesSpec((f"{tmp_path}/a.parquet", f"{tmp_path}/b.parquet"))
+    with pytest.raises(ImagesError, match=r"'same\.png': .*a\.parquet: row 0 .* and .*b\.parquet: row 0 .*--id-column @row"):
+        list_images(spec)
+    numbered = ImagesSpec(spec.locations, id_column="@row")
+    assert list_images(numbered).ids == ("a.parquet/00000000", "b.parquet/00000000")
+    kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    column = pyarrow.array([{"bytes": b"x", "path": None}, {"bytes": None, "path": "y.png"}], kind)
+    parquet.write_table(pyarrow.table({"image": column}), tmp_path / "c.parquet")
+    listing = list_images(tmp_path / "c.parquet")
+    assert listing.ids == ("c.parquet/00000000", "y.png")
+    with pytest.raises(OSError, match="an image must be in the file, not elsewhere"):
+        listing.places[1].read()
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"image": [1, 2]}, r"column 'image' has type int64, expected binary, or a struct with binary 'bytes'"),
+        ({"image": ["a", "b"]}, r"column 'image' has type string, expected binary"),
+        ({"image": [{"data": b"x"}]}, r"column 'image' has type struct<data: binary>, expected binary"),
+        ({"picture": [b"x"]}, r"expected a column 'image' of images, found picture; name it with --image-column"),
+        ({"image": pyarrow.array([], pyarrow.binary())}, "no rows in these 1 Parquet files"),
+        ({"image": [b"x"], "label": [0.5]}, r"column 'label' has type double, expected whole numbers or texts"),
+    ],
+)
+def test_tables_of_something_else(tmp_path, columns, message):
+    parquet.write_table(pyarrow.table(columns), tmp_path / "x.parquet")
+    with pytest.raises(ImagesError, match=message):
+        list_images(tmp_path / "x.parquet")
+
+
+def test_files_that_are_missing_or_damaged(tmp_path):
+    with pytest.raises(ImagesError, match=r"none\.parquet: cannot be read as Parquet"):
+        list_images(tmp_path / "none.parquet")
+    (tmp_path / "text.parquet").write_text("no Parquet" * 100)
+    with pytest.raises(ImagesError, match=r"text\.parquet: cannot be read as Parquet"):
+        list_images(tmp_path / "text.parquet")
+    whole = pack_parquet(tmp_path / "whole.parquet", {f"{n}.png": bytes([n]) * 5000 for n in range(40)}).read_bytes()
+    (tmp_path / "cut.parquet").write_bytes(whole[:3000])
+    with pytest.raises(ImagesError, match=r"cut\.parquet: cannot be read as Parquet"):
+        list_images(tmp_path / "cut.parquet")
+
+
+def test_damage_inside_fails_rows_not_the_run(tmp_path):
+    file = pack_parquet(tmp_path / "x.parquet", {f"{n}.png": bytes([n]) * 5000 for n in range(20)})
+    listing = list_images(file)
+    data = bytearray(file.read_bytes())
+    data[10:200] = bytes(190)
+    file.write_bytes(data)
+    with pytest.raises(OSError, match="row group 0 cannot be read"):
+        listing.places[3].read()
+    assert listing.places[15].read() == bytes([15]) * 5000
+
+
+def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'labelstore\[parquet\]'"):
+        list_images(tmp_path / "x.parquet")
