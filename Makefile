@@ -4,8 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 MAPS ?=
+GPU_PYTHON ?= python3
+GPU_OPTIONS ?=
 
-.PHONY: help demo test lint types test-slow test-gpu examples bench bench-scale bench-encodings bench-gpu clean
+.PHONY: help demo test lint types test-slow test-gpu examples bench bench-scale bench-encodings bench-quality bench-gpu bench-gpu-pooling families clean
 
 help:
 	@echo "make demo       annotate sample photographs with a real ImageNet model, and look at one"
@@ -14,8 +16,11 @@ help:
 	@echo "make test-gpu   the tests that need a CUDA device"
 	@echo "make examples   train on the sample photographs: PyTorch (fork, spawn), Lightning, timm, JAX"
 	@echo "make bench      the benchmarks (MAPS=FILE.npz: label maps to size stores with)"
-	@echo "make bench-scale  the reader on stores of ImageNet's size (3 GB); make bench-gpu: pooling on a CUDA device"
+	@echo "make bench-scale  the reader on stores of ImageNet's size (3 GB)"
+	@echo "make bench-gpu  annotating on a CUDA device, with torch and timm of GPU_PYTHON alone; bench-gpu-pooling: reading there"
 	@echo "make bench-encodings  bytes a map against distance to the annotator, for every encoding"
+	@echo "make families   networks of timm and torchvision as annotators: the tables of docs/annotators.md (10 minutes)"
+	@echo "make bench-quality  map size, encoding and precision: bytes, and distances to the annotator"
 	@echo "make clean      remove environment, demo and build output"
 
 # One environment; an extra is installed again when setup.cfg changes.
@@ -100,9 +105,26 @@ bench-encodings: $(VENV)/.bench
 	$(BIN)/python benchmarks/spectral_speed.py --json bench-out/spectral_speed.json
 	$(BIN)/python benchmarks/encoder_cost.py --json bench-out/encoder_cost.json
 
-bench-gpu: $(VENV)/.test
+# Map size, encoding and precision: bytes, and distances to the annotator. The table of docs/annotating.md.
+bench-quality: $(VENV)/.bench
+	@mkdir -p bench-out
+	$(BIN)/python benchmarks/annotate_quality.py --json bench-out/annotate_quality.json
+
+# Needs torch, torchvision and timm in $(GPU_PYTHON), nothing else: the package is a copy of the three folders.
+bench-gpu:
+	@mkdir -p bench-out
+	rm -rf build/site && mkdir -p build/site && cp -r labelstore build/site/ && cp -r pipelines cli build/site/labelstore/
+	PYTHONPATH=$(abspath build/site) $(GPU_PYTHON) benchmarks/gpu_annotate.py --json bench-out/gpu_annotate.json $(GPU_OPTIONS)
+
+# Of maps in a file, or made here by a model that the environment has.
+bench-gpu-pooling: $(VENV)/.test
 	@mkdir -p bench-out
 	$(BIN)/python benchmarks/gpu_pooling.py $(if $(MAPS),--maps $(MAPS)) --json bench-out/gpu_pooling.json
+
+# Also what the slow tests run, there without writing the page.
+families: $(VENV)/.test
+	@mkdir -p bench-out
+	$(BIN)/python benchmarks/annotator_families.py --json bench-out/families.json --update docs/annotators.md
 
 clean:
 	rm -rf $(VENV) $(DEMO) build bench-out .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

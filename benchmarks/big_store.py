@@ -54,7 +54,7 @@ def fill(location: Path, info: StoreInfo, packed: Packed, whole: Mapping[ArraySp
         rows = len(info.shard_rows(shard))
         files = whole if rows == info.shard_size else shard_files(info, packed, rows)
         for spec, data in files.items():
-            sink.put(source.file_key(spec, shard), data)
+            sink.put({source.file_key(spec, shard): data})
         print(f"\rshard {shard + 1} of {info.num_shards}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     sink.flush([source.file_key(spec, 0) for spec in whole])

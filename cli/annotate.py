@@ -256,7 +256,7 @@ def command(
       labelstore annotate photos --workers 4 --top-k 10 --json
     """
     from labelstore.pipelines.annotate import annotate  # torch and Dask take seconds: not for --help
-    from labelstore.pipelines.cluster import plan_resources
+    from labelstore.pipelines.resources import plan_resources
     from labelstore.pipelines.samples import FOLDER, copy_samples
     from labelstore.pipelines.settings import Settings
     from labelstore.pipelines.sources import ImagesSpec

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from labelstore.agreement import Agreement, label_agreement
 from labelstore.cli.output import human_bytes, human_count
+from labelstore.errors import DamagedError
 from labelstore.reader import LabelMapReader
 from labelstore.schema import AnnotatorRecord, StoreInfo
 from labelstore.summary import StoreCounts, count_rows, failures_of
@@ -45,7 +46,7 @@ def _show(reader: LabelMapReader, store: str, counts: StoreCounts) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")  # a path is shown whole
-    for name, value in _facts(reader.info, store, counts, label_agreement(reader)):
+    for name, value in _facts(reader.info, store, counts, _agreement(reader)):
         table.add_row(Text(name, style="bold"), Text(value))  # Text: names in it may look like markup
     console.print(table)
     for image_id, reason in failures_of(reader, _SHOWN_FAILURES):
@@ -57,7 +58,7 @@ def _show(reader: LabelMapReader, store: str, counts: StoreCounts) -> None:
         console.print(f"{counts.pending} rows are pending: run annotate again to make them.", highlight=False)
 
 
-def _facts(info: StoreInfo, store: str, counts: StoreCounts, agreement: Agreement | None) -> list[tuple[str, str]]:
+def _facts(info: StoreInfo, store: str, counts: StoreCounts, agreement: Agreement | str | None) -> list[tuple[str, str]]:
     annotator, (height, width) = info.annotator, info.map_size
     a_map = f", {counts.bytes_a_map:,.0f} bytes a map" if counts.bytes_a_map else ""
     return [
@@ -76,7 +77,7 @@ def _facts(info: StoreInfo, store: str, counts: StoreCounts, agreement: Agreemen
         ("images' root", info.images_root or "not recorded"),
         ("EXIF rotation", info.exif),
         ("labels", f"{len(info.target_names):,} classes by name" if info.target_names else "no names"),
-        ("agreement", _agreement(agreement)),
+        ("agreement", _agreement_in_words(agreement)),
         ("shards", f"{info.num_shards:,} of {info.shard_size:,} rows"),
         ("made", info.created),
         ("with", ", ".join(f"{name} {number}" for name, number in info.versions.items())),
@@ -112,9 +113,19 @@ def _annotator(record: AnnotatorRecord) -> str:
     return f"{' + '.join(members)}, weights {record.weights_sha256[:16]}{weights}{flip}"
 
 
-def _agreement(found: Agreement | None) -> str:
+def _agreement(reader: LabelMapReader) -> Agreement | str | None:
+    """What is found, or why the maps cannot be read: a damaged store can be summed up all the same."""
+    try:
+        return label_agreement(reader)
+    except DamagedError as error:
+        return str(error)
+
+
+def _agreement_in_words(found: Agreement | str | None) -> str:
     if found is None:
         return "images have no labels that are the annotator's classes"
+    if isinstance(found, str):
+        return f"not measured: {found}"
     how = f"{found.top1:.1%} are the best class of the whole image, {found.top5:.1%} among the best five"
     return f"of the images' own labels {how} ({human_count(found.images, 'image')} looked at)"
 
@@ -125,14 +136,14 @@ def _numbers(values: tuple[float, ...]) -> str:
 
 def _as_json(reader: LabelMapReader, store: str, counts: StoreCounts) -> dict[str, Any]:
     info = asdict(reader.info)
-    agreement = label_agreement(reader)
+    agreement = _agreement(reader)
     failures = failures_of(reader, counts.rows)
     return {
         "store": store,
         "rows": {"all": counts.rows, "done": counts.done, "failed": counts.failed, "pending": counts.pending},
         "bytes": counts.size_bytes,
         "bytes_a_map": counts.bytes_a_map,
-        "agreement": None if agreement is None else asdict(agreement),
+        "agreement": asdict(agreement) if isinstance(agreement, Agreement) else None,
         **info,
         "failures": [{"id": image_id, "reason": reason} for image_id, reason in failures],
     }

@@ -17,6 +17,7 @@ _COMMANDS = {
     "annotate": "Make the label maps of all images below a folder.",
     "info": "Sum a store up: rows, size, annotator, versions.",
     "inspect": "Show an image's label map and soft labels.",
+    "models": "List the annotators by name: input size, classes, map size.",
 }
 
 

@@ -17,8 +17,8 @@ from labelstore import LabelMapReader
 from labelstore.cli.mapview import MapView, class_name, percent, top_classes
 from labelstore.cli.picture import overlay
 from labelstore.pipelines.annotate import annotate
-from labelstore.pipelines.cluster import Resources
 from labelstore.pipelines.observer import Observer
+from labelstore.pipelines.resources import Resources
 from labelstore.pipelines.samples import copy_samples
 from labelstore.pipelines.settings import Settings
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,8 @@ _TOP = 5
 class Agreement:
     """Shares of images whose own label is the best class of the whole image (``top1``), or among the best five (``top5``).
 
-    ``images`` were looked at.
+    Classes of one and the same label share the worst of their places: a class that the maps do not keep is among no best
+    five. ``images`` were looked at.
     """
 
     top1: float
@@ -48,8 +50,8 @@ def label_agreement(reader: LabelMapReader, rows: NDArray[np.int64] | None = Non
     for start in range(0, len(rows), _BATCH):
         part, truth = rows[start : start + _BATCH], own[start : start + _BATCH]
         soft = reader.pool(part, np.tile((0.0, 0.0, 1.0, 1.0), (len(part), 1)))
-        better = (soft > soft[np.arange(len(part)), truth][:, None]).sum(axis=1)
-        hits += (better < 1).sum(), (better < _TOP).sum()
+        place = (soft >= soft[np.arange(len(part)), truth][:, None]).sum(axis=1)
+        hits += (place <= 1).sum(), (place <= _TOP).sum()
     top1, top5 = (hits / len(rows)).tolist()
     return Agreement(top1, top5, len(rows))
 
@@ -59,7 +61,8 @@ def target_classes(info: StoreInfo) -> NDArray[np.int64] | None:
     if info.target_names is None:
         return np.arange(info.num_classes)
     for names in (info.class_ids, info.class_names, tuple(map(str, range(info.num_classes)))):
-        places = {name: place for place, name in enumerate(names or ())}
+        counts = Counter(names or ())
+        places = {name: place for place, name in enumerate(names or ()) if counts[name] == 1}
         found = np.array([places.get(name, -1) for name in info.target_names], np.int64)
         if (found >= 0).any():
             return found

@@ -79,11 +79,12 @@ class ArraySpec:
 
 @dataclass(frozen=True)
 class MemberRecord:
-    """A further model of an ensemble; ``weights`` is their file, None: the model's own."""
+    """A further model of an ensemble; ``requested`` and ``weights`` as an `AnnotatorRecord`'s."""
 
     name: str
     input_size: int
     weights: str | None = None
+    requested: str | None = None
 
 
 @dataclass(frozen=True)
@@ -318,13 +319,14 @@ class _Taker:
             interpolation=self.text("interpolation"),
             requested=self.text("requested", optional=True),
             weights=self.text("weights", optional=True),
-            others=tuple(
-                MemberRecord(member.text("name"), member.whole("input_size", 1, 2**20), member.text("weights", optional=True))
-                for member in members
-            ),
+            others=tuple(member.member() for member in members),
             flip=flip,
             precision=self.text("precision", optional=True) or "float32",
         )
+
+    def member(self) -> MemberRecord:
+        weights, requested = (self.text(key, optional=True) for key in ("weights", "requested"))
+        return MemberRecord(self.text("name"), self.whole("input_size", 1, 2**20), weights, requested)
 
     def spectral(self) -> SpectralShape:
         shape = self.nested("spectral")

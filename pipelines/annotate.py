@@ -16,13 +16,16 @@ from numpy.typing import NDArray
 from labelstore.agreement import Agreement, label_agreement
 from labelstore.ids import pack_ids
 from labelstore.pipelines.annotators.spec import EnsembleSpec
-from labelstore.pipelines.cluster import Resources, keep_the_heap, local_cluster
+from labelstore.pipelines.cluster import local_cluster
 from labelstore.pipelines.distance import DistanceSpec, measure_distance
 from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.plan import JobSpec, ShardReport, pending_shards, tasks
 from labelstore.pipelines.probe import SAMPLE_IMAGES, Probe, ProbeSpec, probe_annotator, spread
+from labelstore.pipelines.records import recorded_annotators
+from labelstore.pipelines.resources import Resources, keep_the_heap
 from labelstore.pipelines.run import DaskEngine, Engine, SerialEngine
-from labelstore.pipelines.settings import Settings, existing_store, new_store_info, recorded_annotators
+from labelstore.pipelines.settings import Settings, existing_store, new_store_info, require_decoder
+from labelstore.pipelines.shard import load_annotators
 from labelstore.pipelines.sources import ImagesSpec, Listing, list_images
 from labelstore.pipelines.store import create_store
 from labelstore.reader import LabelMapReader
@@ -114,11 +117,14 @@ def annotate(
     if found is not None and not found.pending:
         observer.plan(len(listing.ids), len(listing.ids))
         return summarise(store, found.info, 0, time.perf_counter() - start)
+    require_decoder(found.info.decoder if found is not None else settings.chosen_decoder(), resources.device)
     with _engine(resources, observer) as engine:
         if found is None:
             info, pending = _create(engine, store, settings, listing, resources, observer, spec, exif)
         else:
             info, pending = found.info, found.pending
+            observer.phase(f"loading {info.annotator.full_name}")
+            engine.everywhere(load_annotators, recorded_annotators(info, resources.compiled), resources.device)()
         job = _job(info, store, resources)
         return _run(engine, job, info, pending, listing, resources, observer)
 
@@ -136,15 +142,17 @@ def _create(
     """Look at the annotators, and create the store."""
     observer.phase(f"loading {' + '.join(settings.models)}")
     sample = tuple(listing.places[row] for row in spread(len(listing.ids), SAMPLE_IMAGES))
-    probe = engine.call(probe_annotator, ProbeSpec(annotators, resources.device, settings.chosen_top_k(), exif, sample))
+    probe = engine.call(probe_annotator, ProbeSpec(annotators, resources.device, settings.top_k, exif, sample))
     _warn_if_flat(probe, observer)
     ids = pack_ids(listing.ids)
     info = new_store_info(settings, listing, probe.annotators, ids.shape[1], exif)
     observer.phase("measuring the labels' distance to the annotator's")
     recorded = recorded_annotators(info, resources.compiled)
+    loaded = engine.everywhere(load_annotators, recorded, resources.device)
     measured = DistanceSpec(recorded, resources.device, info, sample, resources.threads)
     info = replace(info, distance=engine.call(measure_distance, measured))
     create_store(store, info, ids, listing.targets)
+    loaded()
     return info, pending_shards(info.num_shards, ())
 
 

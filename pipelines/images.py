@@ -6,17 +6,22 @@ import io
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from labelstore.errors import ImageDecodeError
 from labelstore.pipelines.annotators.spec import Preprocessing
+from labelstore.pipelines.image_memory import ROOM, pixels_held, webp_size
+from labelstore.pipelines.resizing import LARGE, squash
 
-_LARGE = 2**24
-"""Pixels beyond which images are decoded one at a time."""
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP")
+"""Pillow's names of what is decoded. It knows others too, and runs programs for some of them."""
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
+"""TIFF's numbers of these tags."""
 
 
 class _Quiet:
@@ -43,10 +48,7 @@ class _Quiet:
                 self._caught.__exit__(None, None, None)
 
 
-_QUIET = _Quiet()
-
-
-_ONE_LARGE = threading.Lock()
+QUIET = _Quiet()
 
 
 def decode_image(data: bytes, exif: str = "ignore") -> Image.Image:
@@ -60,7 +62,8 @@ def decode_image(data: bytes, exif: str = "ignore") -> Image.Image:
     Raises
     ------
     ImageDecodeError
-        Empty, cut short, no image, or too large (Pillow's limit against decompression bombs: 179 million pixels).
+        Empty, cut short, no image, or too large: above 178,956,970 pixels (Pillow's limit against decompression bombs), or
+        with a side above 65,535.
     """
     with _opened(data) as image:
         return _rgb(image, exif)
@@ -69,36 +72,72 @@ def decode_image(data: bytes, exif: str = "ignore") -> Image.Image:
 def image_pixels(data: bytes, inputs: Sequence[Preprocessing], exif: str) -> tuple[NDArray[np.uint8], ...]:
     """Return the whole image, squashed to annotators' square inputs: for each uint8 ``[S, S, 3]``.
 
-    Never a centre crop: the map must cover the image. Of images above 17 million pixels one a process is decoded at a time:
-    at Pillow's limit such an image takes up to 2 GB while it lasts.
+    Never a centre crop: the map must cover the image. A process decodes at most 178,956,970 pixels at one time, by however many
+    threads: others wait.
 
     Raises
     ------
     ImageDecodeError
         As `decode_image`.
     """
-    with _opened(data) as image, _ONE_LARGE if image.width * image.height > _LARGE else nullcontext():
+    with _opened(data, max(how.input_size for how in inputs)) as image:
         whole = _rgb(image, exif)
-        sizes = [((how.input_size, how.input_size), Image.Resampling[how.interpolation.upper()]) for how in inputs]
-        return tuple(np.asarray(whole.resize(size, resampling)) for size, resampling in sizes)
+        return tuple(squash(whole, how) for how in inputs)
+
+
+def resized(pixels: NDArray[np.uint8], how: Preprocessing) -> NDArray[np.uint8]:
+    """Return decoded pixels ``[h, w, 3]`` as `image_pixels` resizes them."""
+    return np.array(squash(Image.fromarray(pixels), how))
+
+
+def is_plain_jpeg(data: bytes) -> bool:
+    """Whether a JPEG file is whole, grey or YCbCr, and of at most 17 million pixels: any decoder makes the same of it."""
+    try:
+        with _opened(data) as image:
+            plain = image.format == "JPEG" and image.mode in ("RGB", "L") and image.width * image.height <= LARGE
+    except ImageDecodeError:
+        return False
+    return plain and data.rstrip(b"\0").endswith(b"\xff\xd9")
 
 
 @contextmanager
-def _opened(data: bytes) -> Iterator[Image.Image]:
-    """An image of which the header alone is read so far."""
+def _opened(data: bytes, side: int = 0) -> Iterator[Image.Image]:
+    """An image of which the header alone is read so far, with room for it and for a square of that side made of it."""
     if not data:
         raise ImageDecodeError("the file is empty")
     try:
-        with _QUIET:  # half-broken metadata, large pictures: decoded all the same
-            yield Image.open(io.BytesIO(data))
+        with QUIET, ExitStack() as room:  # half-broken metadata, large pictures: decoded all the same
+            size = webp_size(data)
+            if size is not None:
+                room.enter_context(ROOM.for_pixels(2 * pixels_held(size, side)))
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            if size is None:
+                room.enter_context(ROOM.for_pixels(pixels_held(image.size, side, _tile(image))))
+            yield image
+    except ImageDecodeError:
+        raise
     except MemoryError as error:
         raise ImageDecodeError("cannot be decoded: out of memory") from error
+    except UnidentifiedImageError as error:
+        raise ImageDecodeError(f"cannot be decoded: {_what_else(data)}") from error
     except Exception as error:  # Pillow's plugins raise whatever a broken file makes them raise
         words = str(error).split("<")[0].strip() or type(error).__name__
         raise ImageDecodeError(f"cannot be decoded: {words}") from error
 
 
+def _what_else(data: bytes) -> str:
+    start = data[:200].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    return "it is a web page, no image" if start.startswith((b"<!doctype html", b"<html")) else "cannot identify image file"
+
+
+def _tile(image: Image.Image) -> tuple[int, int]:
+    """The width and height of a TIFF file's tiles, 0 where there are none."""
+    tags: Any = getattr(image, "tag_v2", {})
+    return tags.get(_TILE_WIDTH, 0), tags.get(_TILE_LENGTH, 0)
+
+
 def _rgb(image: Image.Image, exif: str) -> Image.Image:
     image.load()
-    upright = ImageOps.exif_transpose(image) if exif == "apply" else image
-    return upright.convert("RGB")
+    if exif == "apply":
+        ImageOps.exif_transpose(image, in_place=True)
+    return image if image.mode == "RGB" else image.convert("RGB")  # `convert` copies, whatever the mode

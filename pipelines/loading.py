@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -15,9 +16,12 @@ from numpy.typing import NDArray
 from labelstore.errors import ImageDecodeError
 from labelstore.pipelines.annotators.spec import Preprocessing
 from labelstore.pipelines.images import image_pixels
+from labelstore.pipelines.resizing import one_core
 from labelstore.pipelines.sources.places import Place
 
 READ_AHEAD = 32
+MOST_HELD = 2**28
+"""Bytes of files that may wait to be decoded before no more are read; what is being read then comes on top."""
 _READERS = 8
 
 
@@ -76,18 +80,19 @@ def load_batches(places: Sequence[Place], sizes: Sequence[int], spec: LoadSpec) 
     """Yield images in batches of the sizes, in order."""
     with (
         ThreadPoolExecutor(_READERS, "read") as readers,
-        ThreadPoolExecutor(spec.threads, "decode") as decoders,
+        ThreadPoolExecutor(spec.threads, "decode", one_core) as decoders,
     ):
-        waiting = iter(places)
+        waiting = enumerate(places)
+        held = _Held(MOST_HELD)
         files: deque[Future[_File]] = deque()
         images: deque[Future[LoadedImage]] = deque()
 
         def more(count: int) -> None:
             """Have so many images decoded or about to be, and the next files read."""
-            for place in itertools.islice(waiting, max(count + READ_AHEAD - len(images) - len(files), 0)):
-                files.append(readers.submit(_read, place))
+            for number, place in itertools.islice(waiting, max(count + READ_AHEAD - len(images) - len(files), 0)):
+                files.append(readers.submit(held.read, number, place))
             while files and len(images) < count:
-                images.append(decoders.submit(_decode_when_read, files.popleft(), spec))
+                images.append(decoders.submit(held.decode, files.popleft(), spec))
 
         try:
             for size in sizes:
@@ -96,14 +101,51 @@ def load_batches(places: Sequence[Place], sizes: Sequence[int], spec: LoadSpec) 
                 more(spec.ahead)
                 yield batch
         finally:
+            held.give_up()
             for file in files:
                 file.cancel()
             for image in images:
                 image.cancel()
 
 
-def _decode_when_read(file: Future[_File], spec: LoadSpec) -> LoadedImage:
-    return _decode(file.result(), spec)
+class _Held:
+    """Files that are read and not decoded yet. While they are too many bytes, readers wait, but never for the file that is to
+    be decoded first."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._bytes = 0
+        self._decoded = 0
+        self._over = False
+        self._changed = threading.Condition()
+
+    def read(self, number: int, place: Place) -> _File:
+        """Read the file of that number, when there is room for it."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._bytes < self._most or number <= self._decoded or self._over)
+        file = _read(place)
+        with self._changed:
+            self._bytes += len(file.data or b"")
+        return file
+
+    def decode(self, reading: Future[_File], spec: LoadSpec) -> LoadedImage:
+        """Decode a file when it is read, and let go of it."""
+        size = 0
+        try:
+            file = reading.result()
+            size = len(file.data or b"")
+            return _decode(file, spec)
+        finally:
+            with self._changed:
+                self._bytes -= size
+                self._decoded += 1
+                self._changed.notify_all()
+
+    def give_up(self) -> None:
+        """Let readers go on: nobody decodes any more."""
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
 
 
 def _read(place: Place) -> _File:

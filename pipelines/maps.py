@@ -6,14 +6,16 @@ it. On a GPU the forward pass of the next batches is under way while one is enco
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
+import traceback
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -29,8 +31,11 @@ from labelstore.schema import ERROR_BYTES, Status, StoreInfo
 _IN_FLIGHT = 2
 _LARGEST_LOGIT = 1e37  # differences of larger ones leave float32, in which scores are decoded
 _NOT_FINITE = "the annotator's logits are not finite"
-OnRows = Callable[[int, int], None]
-"""Called with the numbers of rows just done and just failed."""
+T = TypeVar("T")
+Forwarded = tuple[Tensor, list[str], torch.cuda.Event | None]
+"""Logits, why images could not be decoded on the device, and what tells that the logits are there."""
+Encoded = tuple[dict[str, NDArray[Any]], list[str]]
+"""Arrays, and each row's problem."""
 
 
 @dataclass
@@ -86,98 +91,126 @@ class Mapper:
         self.info = info
         self.watch = watch
         self.notes: list[str] = []
+        self._on_gpu = annotators.device.type == "cuda"
         self._most = 2**31
-        self._side: torch.cuda.Stream | None = None
+        self._copying: torch.cuda.Stream | None = None
+        self._encoding: torch.cuda.Stream | None = None
 
     def map(self, batches: Iterable[list[LoadedImage]]) -> Iterator[MapBatch]:
         """Yield the label maps of batches, in order."""
-        if self.annotators.device.type != "cuda":
-            for images in batches:
-                with self.watch.stage("annotate"):
-                    batch = self._finished(images, None)
-                yield batch
-            return
-        waiting: deque[tuple[list[LoadedImage], Future[tuple[Any, list[str]]]]] = deque()
-        with ThreadPoolExecutor(1, "forward") as forward, ThreadPoolExecutor(1, "encode") as encoder:
+        most = _IN_FLIGHT if self._on_gpu else 0
+        waiting: deque[tuple[list[LoadedImage], Future[Encoded]]] = deque()
+        one_core = None if self._on_gpu else functools.partial(torch.set_num_threads, 1)  # of that thread alone
+        with ThreadPoolExecutor(1, "forward") as forward, ThreadPoolExecutor(1, "encode", one_core) as encoder:
             try:
-                for images in batches:
-                    logits = forward.submit(self._forward, images)
+                for images in batches:  # on the CPU a batch is encoded while the next one is decoded: there cores are idle
+                    while len(waiting) > most:
+                        yield self._finished(*waiting.popleft())
+                    logits = forward.submit(self._forward, images) if self._on_gpu else _done(self._forward, images)
                     waiting.append((images, encoder.submit(self._encode_after, logits)))
-                    if len(waiting) > _IN_FLIGHT:
-                        yield self._waited_for(*waiting.popleft())
                 while waiting:
-                    yield self._waited_for(*waiting.popleft())
+                    yield self._finished(*waiting.popleft())
             finally:
                 for _, future in waiting:
                     future.cancel()
 
-    def _waited_for(self, images: list[LoadedImage], found: Future[tuple[Any, list[str]]]) -> MapBatch:
-        with self.watch.stage("annotate"):
-            return self._finished(images, found)
-
-    def _finished(self, images: list[LoadedImage], found: Future[tuple[Any, list[str]]] | None) -> MapBatch:
+    def _finished(self, images: list[LoadedImage], found: Future[Encoded]) -> MapBatch:
         """A batch's maps, in one piece or in as many as memory allows."""
-        tried = len(images) if found is not None else min(len(images), self._most)
-        try:
-            arrays, problems = found.result() if found is not None else self._in_pieces(images)
-        except Exception as error:
-            if not is_out_of_memory(error) or tried < 2:
-                raise
-            arrays, problems = None, []
-        if arrays is None:  # outside of the handler: the traceback holds on to tensors
-            if tried <= self._most:  # else a batch before this one has been the lesson
-                self._halve(tried)
-            return self._finished(images, None)
+        with self.watch.stage("annotate"):
+            arrays, problems = self._unless_out_of_memory(found.result, len(images)) or self._in_pieces(images)
         errors = [image.error or problem for image, problem in zip(images, problems, strict=True)]
         return MapBatch(arrays, errors, [image.crc32 for image in images])
+
+    def _in_pieces(self, images: list[LoadedImage]) -> Encoded:
+        pieces: list[Encoded] = []
+        start = 0
+        while start < len(images):
+            piece = images[start : start + self._most]
+            made = self._unless_out_of_memory(functools.partial(self._at_once, piece), len(piece))
+            if made is not None:
+                pieces.append(made)
+                start += len(piece)
+        arrays = {name: np.concatenate([piece[0][name] for piece in pieces]) for name in pieces[0][0]}
+        return arrays, [problem for piece in pieces for problem in piece[1]]
+
+    def _unless_out_of_memory(self, make: Callable[[], Encoded], count: int) -> Encoded | None:
+        """Return what is made of so many images, None if there is no memory for them: then fewer are taken from now on."""
+        try:
+            return make()
+        except Exception as error:
+            if not is_out_of_memory(error) or count < 2:
+                raise
+            traceback.clear_frames(error.__traceback__)  # they hold on to tensors
+        if count <= self._most:  # else a batch before this one has been the lesson
+            self._halve(count)
+        return None
 
     def _halve(self, count: int) -> None:
         self._most = count // 2
         self.notes.append(f"out of memory with {count} images at once: going on with {self._most}; see --batch-size")
-        if self.annotators.device.type == "cuda":
+        if self._on_gpu:
             torch.cuda.empty_cache()
 
-    def _in_pieces(self, images: list[LoadedImage]) -> tuple[dict[str, NDArray[Any]], list[str]]:
-        pieces = [self._at_once(images[start : start + self._most]) for start in range(0, len(images), self._most)]
-        if len(pieces) == 1:
-            return pieces[0]
-        arrays = {name: np.concatenate([piece[0][name] for piece in pieces]) for name in pieces[0][0]}
-        return arrays, [problem for piece in pieces for problem in piece[1]]
-
-    def _at_once(self, images: list[LoadedImage]) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    def _at_once(self, images: list[LoadedImage]) -> Encoded:
         logits, unreadable = self._logits(images)
         return self._encoded(logits, unreadable)
 
-    def _forward(self, images: list[LoadedImage]) -> tuple[Tensor, list[str], torch.cuda.Event]:
-        """Launch a batch's forward pass; it is done when the event is."""
+    def _forward(self, images: list[LoadedImage]) -> Forwarded:
+        """Launch a batch's forward pass; on a GPU it is done when the event is."""
         if len(images) > self._most:
             raise torch.OutOfMemoryError("more images than have fitted before")
-        logits, unreadable = self._logits(images)
+        with self.watch.stage("forward"):
+            logits, unreadable = self._logits_beside(images) if self._on_gpu else self._logits(images)
+        if not self._on_gpu:
+            return logits, unreadable, None
         done = torch.cuda.Event()
         done.record()
         return logits, unreadable, done
 
-    def _encode_after(
-        self, forward: Future[tuple[Tensor, list[str], torch.cuda.Event]]
-    ) -> tuple[dict[str, NDArray[Any]], list[str]]:
-        """Encode a batch on a stream of its own: to wait for it is not to wait for the next forward pass."""
+    def _encode_after(self, forward: Future[Forwarded]) -> Encoded:
+        """Encode a batch; on a GPU on a stream of its own: to wait for it is not to wait for the next forward pass."""
         logits, unreadable, done = forward.result()
-        self._side = self._side or torch.cuda.Stream(logits.device)
-        self._side.wait_event(done)
-        with torch.cuda.stream(self._side):
-            logits.record_stream(self._side)
-            return self._encoded(logits, unreadable)
+        with self.watch.stage("encode"):
+            if done is None:
+                return self._encoded(logits, unreadable)
+            self._encoding = self._encoding or torch.cuda.Stream(logits.device)
+            self._encoding.wait_event(done)
+            with torch.cuda.stream(self._encoding):
+                logits.record_stream(self._encoding)
+                return self._encoded(logits, unreadable)
 
     def _logits(self, images: list[LoadedImage]) -> tuple[Tensor, list[str]]:
         pixels, unreadable = to_pixels(images, self.annotators)
         return self.annotators.logits(pixels), unreadable
 
-    def _encoded(self, logits: Tensor, unreadable: list[str]) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    def _logits_beside(self, images: list[LoadedImage]) -> tuple[Tensor, list[str]]:
+        """`_logits`, the images brought over on a stream of their own: while the batch before is computed."""
+        device = self.annotators.device
+        self._copying = self._copying or torch.cuda.Stream(device)
+        with torch.cuda.stream(self._copying):
+            pixels, unreadable = to_pixels(images, self.annotators)
+        computing = torch.cuda.current_stream(device)
+        computing.wait_stream(self._copying)
+        for part in pixels:
+            part.record_stream(computing)
+        return self.annotators.logits(pixels), unreadable
+
+    def _encoded(self, logits: Tensor, unreadable: list[str]) -> Encoded:
         usable = is_usable(logits)
         logits = torch.where(usable[:, None, None, None], logits, 0.0)
         arrays = encode(logits, self.info)
         problems = ["" if good else _NOT_FINITE for good in usable.tolist()]
         return arrays, [first or second for first, second in zip(unreadable, problems, strict=True)]
+
+
+def _done(function: Callable[..., T], *arguments: Any) -> Future[T]:
+    """What a thread would give, here and now."""
+    future: Future[T] = Future()
+    try:
+        future.set_result(function(*arguments))
+    except Exception as error:
+        future.set_exception(error)
+    return future
 
 
 def is_usable(logits: Tensor) -> Tensor:

@@ -12,7 +12,9 @@ from labelstore.pipelines.annotators.spec import EnsembleSpec
 from labelstore.pipelines.sources.places import Place
 
 MIN_SHARD, MAX_SHARD, ENOUGH_SHARDS = 4, 4096, 64
-MOST_ROWS_A_TASK, SHARE_OF_THE_REST = 256, 4
+MOST_ROWS_A_TASK = {"cpu": 512, "cuda": 4096}
+"""Seconds of work. Between tasks a worker has nothing read ahead."""
+LEAST_ROWS_A_TASK = 8
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def pending_shards(num_shards: int, committed: Iterable[int]) -> list[int]:
 def tasks(
     job: JobSpec, pending: Sequence[int], rows_a_shard: int, workers: int, part: Callable[[int], tuple[Place, ...]]
 ) -> Iterator[TaskSpec]:
-    """Yield tasks: shards in runs that get shorter towards the end, so that workers finish together.
+    """Yield tasks: shards in runs that get shorter towards the end, so that several workers finish together.
 
     Parameters
     ----------
@@ -89,7 +91,9 @@ def tasks(
     """
     start = 0
     while start < len(pending):
-        rows = min(MOST_ROWS_A_TASK, (len(pending) - start) * rows_a_shard // (SHARE_OF_THE_REST * max(workers, 1)))
+        rest = (len(pending) - start) * rows_a_shard
+        share = max(rest // (2 * workers), LEAST_ROWS_A_TASK) if workers > 1 else rest
+        rows = min(MOST_ROWS_A_TASK[job.device], share)
         shards = pending[start : start + max(rows // rows_a_shard, 1)]
         yield TaskSpec(job, tuple(ShardSpec(shard, part(shard)) for shard in shards))
         start += len(shards)

@@ -36,11 +36,11 @@ class Flatness:
 
 @dataclass(frozen=True)
 class ProbeSpec:
-    """What to load, and a few images to try it on."""
+    """What to load, and a few images to try it on. ``top_k`` is K where it was chosen."""
 
     annotators: EnsembleSpec
     device: str
-    top_k: int
+    top_k: int | None
     exif: str
     sample: tuple[Place, ...]
 
@@ -65,7 +65,7 @@ def probe_annotator(spec: ProbeSpec) -> Probe:
     """
     annotators = cached_ensemble(spec.annotators, spec.device)
     info = annotators.info.combined
-    if spec.top_k > info.num_classes:
+    if spec.top_k is not None and spec.top_k > info.num_classes:
         raise OptionError(f"--top-k {spec.top_k}: expected at most {info.num_classes}, the classes of {info.name}")
     if all(member.preprocessing.input_size == member.own_input_size for member in annotators.info.members):
         return Probe(annotators.info, None)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -20,6 +22,7 @@ Progress = Callable[[int, int, int], None]
 
 _TOPIC = "labelstore-progress"
 _SECONDS_BETWEEN_EVENTS = 0.25
+_SECONDS_BETWEEN_LOOKS = 1.0
 _TASKS_A_WORKER = 3
 """In flight, one in hand and two waiting: a worker stays busy, and the client's memory does not grow with the plan."""
 
@@ -29,6 +32,10 @@ class Engine(Protocol):
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run one function and return what it returns."""
+        ...
+
+    def everywhere(self, function: Callable[..., None], *arguments: Any) -> Callable[[], None]:
+        """Start a function in every process; what is returned waits for all of them, and raises what they raise."""
         ...
 
     def run(self, specs: Iterable[TaskSpec], progress: Progress) -> Iterator[ShardReport]:
@@ -42,6 +49,10 @@ class SerialEngine:
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
         """See `Engine.call`."""
         return function(*arguments)
+
+    def everywhere(self, function: Callable[..., None], *arguments: Any) -> Callable[[], None]:
+        """See `Engine.everywhere`."""
+        return functools.partial(function, *arguments)
 
     def run(self, specs: Iterable[TaskSpec], progress: Progress) -> Iterator[ShardReport]:
         """See `Engine.run`."""
@@ -60,10 +71,26 @@ class DaskEngine:
         result: T = self._result(self._client.submit(function, *arguments, pure=False), function.__name__)
         return result
 
+    def everywhere(self, function: Callable[..., None], *arguments: Any) -> Callable[[], None]:
+        """See `Engine.everywhere`. A worker that dies meanwhile is not waited for: it comes back under another address."""
+        futures = {
+            worker: self._client.submit(function, *arguments, workers=[worker], pure=False) for worker in self._workers()
+        }
+
+        def wait_for_all() -> None:
+            for worker, future in futures.items():
+                while not future.done() and worker in self._workers():
+                    with contextlib.suppress(TimeoutError):
+                        future.exception(timeout=_SECONDS_BETWEEN_LOOKS)
+                if future.done():
+                    self._result(future, function.__name__)
+
+        return wait_for_all
+
     def run(self, specs: Iterable[TaskSpec], progress: Progress) -> Iterator[ShardReport]:
         """See `Engine.run`. Submits a bounded window of tasks; each returns its small report, never arrays."""
         waiting = iter(specs)
-        window = _TASKS_A_WORKER * len(self._client.scheduler_info(n_workers=-1)["workers"])
+        window = _TASKS_A_WORKER * len(self._workers())
         names: dict[Any, str] = {}
         with self._watched(progress):
             running = as_completed(loop=self._client.loop)
@@ -73,6 +100,11 @@ class DaskEngine:
                 yield from self._result(future, names.pop(future.key))
                 for spec in itertools.islice(waiting, 1):
                     running.add(self._submit(spec, names))
+
+    def _workers(self) -> Collection[str]:
+        """The addresses of those that are there now."""
+        found: Collection[str] = self._client.scheduler_info(n_workers=-1)["workers"]
+        return found
 
     def _submit(self, spec: TaskSpec, names: dict[Any, str]) -> Any:
         future = self._client.submit(_annotate_on_worker, spec, pure=False)

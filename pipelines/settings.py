@@ -14,8 +14,9 @@ from labelstore.pipelines.annotators.spec import AnnotatorSpec, EnsembleInfo, En
 from labelstore.pipelines.choice import EncodingChoice, baseline, check_choice, spectral_shape
 from labelstore.pipelines.class_file import read_classes
 from labelstore.pipelines.plan import pending_shards, shard_size
+from labelstore.pipelines.records import absolute, annotator_record, asked_and_recorded, from_the_root, weight_files
 from labelstore.pipelines.sources import Listing
-from labelstore.schema import AnnotatorRecord, MemberRecord, StoreInfo, index_arrays
+from labelstore.schema import StoreInfo, index_arrays
 from labelstore.storage import Source, open_source
 
 _RECORDED_VERSIONS = ("labelstore", "torch", "torchvision", "timm", "pillow", "numpy", "zarr", "numcodecs")
@@ -65,7 +66,14 @@ class Settings:
         if len(models) > 1 and (self.mean or self.std or self.interpolation):
             raise OptionError("--mean, --std, --interpolation: for one --model; those of an ensemble have their own")
         members = tuple(
-            AnnotatorSpec(model, self.image_size, weights=file, mean=self.mean, std=self.std, interpolation=self.interpolation)
+            AnnotatorSpec(
+                from_the_root(model),
+                self.image_size,
+                weights=None if file is None else absolute(file),
+                mean=self.mean,
+                std=self.std,
+                interpolation=self.interpolation,
+            )
             for model, file in zip(models, weights, strict=True)
         )
         return EnsembleSpec(members, bool(self.flip), self.precision, compiled)
@@ -83,9 +91,13 @@ class Settings:
         check_choice(choice)
         return choice
 
-    def chosen_top_k(self) -> int:
+    def chosen_top_k(self, num_classes: int) -> int:
         """Return K of a new store."""
-        return self.top_k or defaults.TOP_K
+        return self.top_k or min(defaults.TOP_K, num_classes)
+
+    def chosen_decoder(self) -> str:
+        """Return what decodes the JPEG files of a new store."""
+        return self.decoder or defaults.DECODER
 
     def chosen_exif(self, usual: str = defaults.EXIF) -> str:
         """Return the EXIF rule of a new store; ``usual`` is that of the images' source.
@@ -99,6 +111,17 @@ class Settings:
         if exif == "apply" and self.decoder == "nvjpeg":
             raise OptionError("--decoder nvjpeg: turns no photographs upright: --exif ignore, or --decoder pillow")
         return exif
+
+
+def require_decoder(decoder: str, device: str) -> None:
+    """Refuse to decode where images cannot be decoded so.
+
+    Raises
+    ------
+    OptionError
+    """
+    if decoder == "nvjpeg" and not device.startswith("cuda"):
+        raise OptionError(f"--decoder nvjpeg needs --device cuda, this run is on the {device.upper()}; use --decoder pillow")
 
 
 @dataclass(frozen=True)
@@ -144,11 +167,11 @@ def new_store_info(settings: Settings, listing: Listing, found: EnsembleInfo, id
     return StoreInfo(
         num_rows=len(listing.ids),
         num_classes=annotator.num_classes,
-        top_k=settings.chosen_top_k(),
+        top_k=settings.chosen_top_k(annotator.num_classes),
         map_size=annotator.map_size,
         shard_size=settings.shard_size or shard_size(len(listing.ids)),
         id_bytes=id_bytes,
-        annotator=annotator_record(settings, found),
+        annotator=annotator_record(settings.models, settings.ensemble_spec(), found),
         encoding=encoding.name,
         spectral=spectral_shape(encoding, annotator.num_classes, annotator.map_size),
         baseline=baseline(encoding),
@@ -157,58 +180,18 @@ def new_store_info(settings: Settings, listing: Listing, found: EnsembleInfo, id
         class_ids=ids,
         target_names=listing.target_names,
         images_root=listing.root,
-        decoder=settings.decoder or defaults.DECODER,
+        decoder=settings.chosen_decoder(),
         versions=_versions(),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         recipe=find_encoding(encoding.name, "new store").recipe,
     )
 
 
-def annotator_record(settings: Settings, found: EnsembleInfo) -> AnnotatorRecord:
-    """Return what a new store says of its annotators."""
-    first, how, spec = found.members[0], found.members[0].preprocessing, settings.ensemble_spec()
-    return AnnotatorRecord(
-        name=first.name,
-        weights_sha256=found.combined.weights_sha256,
-        input_size=how.input_size,
-        mean=how.mean,
-        std=how.std,
-        interpolation=how.interpolation,
-        requested=settings.models[0],
-        weights=spec.members[0].weights,
-        others=tuple(
-            MemberRecord(info.name, info.preprocessing.input_size, member.weights)
-            for member, info in zip(spec.members[1:], found.members[1:], strict=True)
-        ),
-        flip=spec.flip,
-        precision=found.precision,
-    )
-
-
-def recorded_annotators(info: StoreInfo, compiled: bool = False) -> EnsembleSpec:
-    """Return the annotators that a store was begun with."""
-    record = info.annotator
-    first = AnnotatorSpec(
-        record.name,
-        record.input_size,
-        weights=record.weights,
-        mean=_triple(record.mean),
-        std=_triple(record.std),
-        interpolation=record.interpolation,
-    )
-    others = (AnnotatorSpec(other.name, other.input_size, weights=other.weights) for other in record.others)
-    return EnsembleSpec((first, *others), record.flip, record.precision, compiled)
-
-
-def _triple(values: tuple[float, ...]) -> tuple[float, float, float] | None:
-    return (values[0], values[1], values[2]) if len(values) == 3 else None
-
-
 def _require_same_settings(location: str, settings: Settings, info: StoreInfo) -> None:
     record = info.annotator
     pairs = {
-        "--model": _model_pair(settings, record),
-        "--weights": (settings.weights or None, tuple(file for file in (record.weights, *_files(record)) if file) or None),
+        "--model": asked_and_recorded(settings.models if settings.model else None, record),
+        "--weights": (tuple(map(absolute, settings.weights)) or None, weight_files(record)),
         "--image-size": (settings.image_size, record.input_size),
         "--mean": (settings.mean, record.mean),
         "--std": (settings.std, record.std),
@@ -231,7 +214,7 @@ def _require_same_settings(location: str, settings: Settings, info: StoreInfo) -
         same = names == info.class_names and (ids is None or ids == info.class_ids)
         pairs["--classes"] = (settings.classes, settings.classes if same else "others")
     differ = [
-        f"{option} {given} (the store has {'none' if has is None else has})"
+        f"{option} {_in_words(given)} (the store has {_in_words(has)})"
         for option, (given, has) in pairs.items()
         if given not in (None, has)
     ]
@@ -242,20 +225,10 @@ def _require_same_settings(location: str, settings: Settings, info: StoreInfo) -
         )
 
 
-def _model_pair(settings: Settings, record: AnnotatorRecord) -> tuple[str | None, str]:
-    """What the user asks for and what there is; timm:resnet18.a1_in1k may have been asked for as resnet18."""
-    if settings.model is None:
-        return None, record.full_name
-    given, known = settings.models, (record.name, *(other.name for other in record.others))
-    same = len(given) == len(known) and given[0] in (record.requested, record.name)
-    same = same and all(
-        asked == has or has.endswith(asked) or asked in has for asked, has in zip(given[1:], known[1:], strict=True)
-    )
-    return " + ".join(given), " + ".join(given) if same else record.full_name
-
-
-def _files(record: AnnotatorRecord) -> tuple[str | None, ...]:
-    return tuple(other.weights for other in record.others)
+def _in_words(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _require_same_ids(location: str, listing: Listing, source: Source, info: StoreInfo) -> None:

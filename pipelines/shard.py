@@ -103,6 +103,11 @@ def cached_ensemble(spec: EnsembleSpec, device: str) -> Ensemble:
         return _LOADED[spec, device]
 
 
+def load_annotators(spec: EnsembleSpec, device: str) -> None:
+    """Have annotators at hand in this process before there is work."""
+    cached_ensemble(spec, device)
+
+
 def as_recorded(spec: EnsembleSpec, found: Ensemble) -> EnsembleSpec:
     """Return the spec by which a store's record of annotators asks for them again."""
     members = [

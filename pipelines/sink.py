@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -17,37 +18,41 @@ from labelstore.storage import local_path
 class Sink(Protocol):
     """Files by key, ``<array>/<file>``. What `put` and `delete` have done is on the disk once `flush` returns."""
 
-    def put(self, key: str, data: bytes) -> None:
-        """Bring a file to the store, whole or not at all."""
+    def put(self, files: Mapping[str, bytes]) -> None:
+        """Bring files to the store, each whole or not at all."""
         ...
 
     def delete(self, key: str) -> bool:
         """Remove a file; return whether there was one."""
         ...
 
-    def flush(self, keys: list[str]) -> None:
-        """Make the names of files durable."""
+    def flush(self, keys: Iterable[str]) -> None:
+        """Make the names of files, and that others are gone, durable."""
         ...
 
 
 class LocalSink:
-    """A folder. A file is written under another name, brought to the disk, and renamed."""
+    """A folder. Files are written under other names, brought to the disk together, and renamed."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, files: Mapping[str, bytes]) -> None:
         """See `Sink.put`."""
-        file = self._root / key
-        partial = file.with_name(f"{file.name}.{uuid.uuid4().hex}.partial")
+        partials: dict[Path, Path] = {}
         try:
-            with partial.open("xb") as out:
-                out.write(data)
-                out.flush()
-                os.fsync(out.fileno())
-            partial.replace(file)
+            for key, data in files.items():
+                file = self._root / key
+                partials[file] = file.with_name(f"{file.name}.{uuid.uuid4().hex}.partial")
+                with partials[file].open("xb") as out:
+                    out.write(data)
+            for partial in partials.values():  # all are written by now: the disk takes them in one go
+                sync_path(partial)
+            for file, partial in partials.items():
+                partial.replace(file)
         except BaseException:
-            partial.unlink(missing_ok=True)
+            for partial in partials.values():
+                partial.unlink(missing_ok=True)
             raise
 
     def delete(self, key: str) -> bool:
@@ -58,7 +63,7 @@ class LocalSink:
             return False
         return True
 
-    def flush(self, keys: list[str]) -> None:
+    def flush(self, keys: Iterable[str]) -> None:
         """See `Sink.flush`."""
         for folder in {(self._root / key).parent for key in keys}:
             sync_path(folder)
@@ -70,9 +75,10 @@ class ZarrSink:
     def __init__(self, location: str) -> None:
         self._path = zarr.open_group(location, mode="r+").store_path
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, files: Mapping[str, bytes]) -> None:
         """See `Sink.put`."""
-        sync((self._path / key).set(default_buffer_prototype().buffer.from_bytes(data)))
+        for key, data in files.items():
+            sync((self._path / key).set(default_buffer_prototype().buffer.from_bytes(data)))
 
     def delete(self, key: str) -> bool:
         """See `Sink.delete`."""
@@ -81,7 +87,7 @@ class ZarrSink:
             sync((self._path / key).delete())
         return bool(there)
 
-    def flush(self, keys: list[str]) -> None:
+    def flush(self, keys: Iterable[str]) -> None:
         """See `Sink.flush`."""
 
 

@@ -99,15 +99,14 @@ class ShardWriter:
         for spec in self._specs:
             if len(arrays[spec.name]) != rows:
                 raise ValueError(f"{spec.name}: expected the {rows} rows of shard {shard}, got {len(arrays[spec.name])}")
-        files = {spec: encode_file(spec, arrays[spec.name], self.info.shard_size) for spec in self._specs}
+        files = {self._key(spec, shard): encode_file(spec, arrays[spec.name], self.info.shard_size) for spec in self._specs}
+        record = np.array([[commit_record(data) for data in files.values()]], np.uint64)
+        commit = {self._key(self._commits, shard): encode_file(self._commits, record, 1)}
         with _writing(self.location):
             self.discard(shard)
-            for spec, data in files.items():
-                self._sink.put(self._key(spec, shard), data)
-            self._sink.flush([self._key(spec, shard) for spec in files])
-            record = np.array([[commit_record(data) for data in files.values()]], np.uint64)
-            self._sink.put(self._key(self._commits, shard), encode_file(self._commits, record, 1))
-            self._sink.flush([self._key(self._commits, shard)])
+            for group in (files, commit):
+                self._sink.put(group)
+                self._sink.flush(group)
 
     def discard(self, shard: int) -> None:
         """Remove a shard's commit, durably: from then on its rows are pending."""

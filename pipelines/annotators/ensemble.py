@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from labelstore.errors import AnnotatorError
+from labelstore.errors import AnnotatorError, OptionError
 from labelstore.pipelines.annotators.load import Annotator, load_annotator
 from labelstore.pipelines.annotators.precision import fit_precision
 from labelstore.pipelines.annotators.spec import AnnotatorInfo, EnsembleInfo, EnsembleSpec, Preprocessing
@@ -34,9 +35,11 @@ class Ensemble:
         self.flip = flip
         self.device = members[0].device
         wanted = [member.info.preprocessing for member in members]
-        self.inputs = tuple({(how.input_size, how.interpolation): how for how in reversed(wanted)}.values())[::-1]
-        self._input_of = [self._find_input(how) for how in wanted]
-        self.info = EnsembleInfo(_combined(self.members), tuple(member.info for member in members), members[0].precision)
+        kinds = [(how.input_size, how.interpolation) for how in wanted]
+        self.inputs = tuple(wanted[kinds.index(kind)] for kind in dict.fromkeys(kinds))
+        self._input_of = [list(dict.fromkeys(kinds)).index(kind) for kind in kinds]
+        infos = tuple(member.info for member in members)
+        self.info = EnsembleInfo(_combined(self.members), infos, _precision(self.members))
 
     @torch.inference_mode()
     def logits(self, pixels: Sequence[Tensor]) -> Tensor:
@@ -61,14 +64,17 @@ class Ensemble:
         logits = member.dense(batch)
         return (logits + member.dense(batch.flip(3)).flip(3)) / 2 if self.flip else logits
 
-    def _find_input(self, how: Preprocessing) -> int:
-        return [(have.input_size, have.interpolation) for have in self.inputs].index((how.input_size, how.interpolation))
-
 
 def normalised(pixels: Tensor, how: Preprocessing) -> Tensor:
     """Return uint8 pixels ``[B, S, S, 3]`` as a network wants them, float32 ``[B, 3, S, S]``."""
-    mean, std = (torch.tensor(values, device=pixels.device).view(1, 3, 1, 1) * 255 for values in (how.mean, how.std))
-    return (pixels.permute(0, 3, 1, 2).to(torch.float32) - mean) / std
+    mean, std = (_channels(values, str(pixels.device)) for values in (how.mean, how.std))
+    return pixels.permute(0, 3, 1, 2).to(torch.float32).sub_(mean).div_(std)
+
+
+@lru_cache
+def _channels(values: tuple[float, float, float], device: str) -> Tensor:
+    """A number a channel, kept on the device: to bring one there is to wait for all that the device still has to do."""
+    return torch.tensor(values, device=device).view(1, 3, 1, 1) * 255
 
 
 def load_ensemble(spec: EnsembleSpec, device: torch.device | str = "cpu") -> Ensemble:
@@ -83,7 +89,13 @@ def load_ensemble(spec: EnsembleSpec, device: torch.device | str = "cpu") -> Ens
     members = [load_annotator(member, device, precision, compiled=spec.compiled) for member in spec.members]
     for other in members[1:]:
         _require_same_classes(members[0].info, other.info)
-    return Ensemble(members, spec.flip)
+    ensemble = Ensemble(members, spec.flip)
+    if spec.precision not in (None, ensemble.info.precision):
+        raise OptionError(
+            f"--precision {spec.precision}: {ensemble.info.combined.name} is a program, and runs as it was saved; "
+            "leave --precision out"
+        )
+    return ensemble
 
 
 def _require_same_classes(first: AnnotatorInfo, other: AnnotatorInfo) -> None:
@@ -92,15 +104,24 @@ def _require_same_classes(first: AnnotatorInfo, other: AnnotatorInfo) -> None:
             f"an ensemble's annotators must have the same classes: {first.name} has {first.num_classes}, "
             f"{other.name} {other.num_classes}"
         )
-    for ours, theirs in ((first.class_ids, other.class_ids), (first.class_names, other.class_names)):
-        if ours and theirs and ours == theirs:
-            return
-    if first.class_ids and other.class_ids and first.class_ids != other.class_ids:
-        at = next(at for at, pair in enumerate(zip(first.class_ids, other.class_ids, strict=True)) if pair[0] != pair[1])
-        raise AnnotatorError(
-            f"an ensemble's annotators must have the same classes in the same order: class {at} is {first.class_ids[at]} of "
-            f"{first.name} and {other.class_ids[at]} of {other.name}"
-        )
+    ids, names = (first.class_ids or (), other.class_ids or ()), (first.class_names or (), other.class_names or ())
+    if all(ids):
+        ours, theirs = ids
+    elif sorted(names[0]) == sorted(names[1]):  # else they may only spell them differently
+        ours, theirs = names
+    else:
+        return
+    for at, (our, their) in enumerate(zip(ours, theirs, strict=True)):
+        if our != their:
+            raise AnnotatorError(
+                f"an ensemble's annotators must have the same classes in the same order: class {at} is {our} of {first.name} "
+                f"and {their} of {other.name}"
+            )
+
+
+def _precision(members: Sequence[Annotator]) -> str:
+    """What members run in; programs among them, which are run as they are, do not count."""
+    return next((member.precision for member in members if member.precision != "float32"), "float32")
 
 
 def _combined(members: Sequence[Annotator]) -> AnnotatorInfo:

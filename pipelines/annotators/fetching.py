@@ -57,8 +57,7 @@ def url_weights(name: str, url: str) -> Iterator[None]:
     AnnotatorError
         The weights are in no cache and cannot be downloaded.
     """
-    cached = Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(url).path).name)
-    unreachable = None if cached.exists() else why_unreachable(url)
+    unreachable = None if is_url_cached(url) else why_unreachable(url)
     if unreachable is not None:
         raise download_failed(name, url, unreachable, "TORCH_HOME")
     try:
@@ -67,6 +66,20 @@ def url_weights(name: str, url: str) -> Iterator[None]:
         if not _is_network_error(error):
             raise
         raise download_failed(name, url, in_short(error), "TORCH_HOME") from error
+
+
+def is_hub_cached(repository: str, filename: str | None = None) -> bool:
+    """Whether the hub client's cache holds a model's weights, in `filename` or as safetensors."""
+    hub: Any = importlib.import_module("huggingface_hub")
+    repository, _, revision = repository.partition("@")
+    named = filename or "pytorch_model.bin"
+    files = (named, named.replace("pytorch_model.bin", "model.safetensors"), f"{named.removesuffix('.bin')}.safetensors")
+    return any(isinstance(hub.try_to_load_from_cache(repository, file, revision=revision or None), str) for file in files)
+
+
+def is_url_cached(url: str) -> bool:
+    """Whether `torch.hub` has downloaded `url` before."""
+    return Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(url).path).name).exists()
 
 
 def why_unreachable(url: str) -> str | None:

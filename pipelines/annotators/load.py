@@ -15,14 +15,18 @@ from torch import Tensor, nn
 
 from labelstore.errors import AnnotatorError, MissingExtraError, OptionError
 from labelstore.pipelines.annotators import builtin, custom, programs, timm_models, torchvision_models
-from labelstore.pipelines.annotators.dense import DenseRoute, find_route
+from labelstore.pipelines.annotators.dense import ACCELERATOR_TOLERANCE, DenseRoute, find_route
+from labelstore.pipelines.annotators.folding import fold_norms
 from labelstore.pipelines.annotators.network import Network, refused, unknown_name
 from labelstore.pipelines.annotators.precision import mixed, prepare_device
-from labelstore.pipelines.annotators.spec import AnnotatorInfo, AnnotatorSpec, Preprocessing
+from labelstore.pipelines.annotators.spec import PROGRAM_SUFFIXES, AnnotatorInfo, AnnotatorSpec, Preprocessing
 
 MAX_CLASSES = 65_535  # classes are stored as uint16, and 65535 is 'no class'
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 PROBE_IMAGES = 2
+_FOLDED_TOLERANCE = 1e-5
+_UNSEEN = 1e-5
+"""Of a change at the first pixels: what the last ones do not change."""
 
 
 class Annotator:
@@ -101,15 +105,17 @@ def load_annotator(
     MissingExtraError
         A package that the model needs is not installed; names the extra.
     OptionError
-        ``spec.image_size`` is not a positive number.
+        ``spec.image_size`` is not a positive number, or a program is to be compiled.
     """
     if spec.image_size is not None and spec.image_size < 1:
         raise OptionError(f"expected image_size of at least 1 px, got {spec.image_size}")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # random weights are the same on every worker
-        network = _with_choices(_build(spec), spec)
+        network = _with_choices(build_network(spec), spec)
+    if compiled and network.fixed:
+        raise OptionError(f"--compile: {network.name} is a program, and runs as it was saved; leave --compile out")
     _check_preprocessing(network)
-    digest = weights_sha256(network.module)
+    digest = network.sha256 or weights_sha256(network.module)
     # A mode of a loaded program is its own affair; channels_last is how its input lies anyway, and faster.
     module = network.module if network.fixed else network.module.eval().requires_grad_(False)
     module = module.to(device) if network.fixed else module.to(device).to(memory_format=torch.channels_last)
@@ -117,7 +123,7 @@ def load_annotator(
     own_size = network.preprocessing.input_size
     preprocessing = replace(network.preprocessing, input_size=spec.image_size or own_size)
     _check_patches(network.name, module, preprocessing.input_size, own_size)
-    whole, route = _probe(network.name, module, preprocessing, own_size, torch.device(device))
+    whole, route = _probe(network.name, module, preprocessing, own_size, torch.device(device), fixed=network.fixed)
     info = AnnotatorInfo(
         name=network.name,
         weights_sha256=digest,
@@ -142,7 +148,7 @@ def weights_sha256(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _build(spec: AnnotatorSpec) -> Network:
+def build_network(spec: AnnotatorSpec) -> Network:
     """Find the source of the model's name, and let it build the network."""
     source, colon, name = spec.model.partition(":")
     if programs.is_program(spec.model):
@@ -155,7 +161,12 @@ def _build(spec: AnnotatorSpec) -> Network:
         return torchvision_models.build(name, spec)
     if colon:
         return custom.build(spec)
-    if Path(spec.model).suffix in programs.SUFFIXES or "/" in spec.model:
+    if Path(spec.model).is_file():
+        raise AnnotatorError(
+            f"annotator {spec.model!r}: expected a program that torch.export (.pt2) or TorchScript (.pt) has saved; "
+            "for weights: --model NAME --weights FILE"
+        )
+    if Path(spec.model).suffix in PROGRAM_SUFFIXES or "/" in spec.model:
         raise AnnotatorError(f"annotator {spec.model!r}: no such file")
     if timm_models.has_model(spec.model):
         return timm_models.build(spec.model, spec)
@@ -207,9 +218,9 @@ def _check_patches(name: str, module: nn.Module, size: int, own_size: int) -> No
 
 @torch.inference_mode()
 def _probe(
-    name: str, module: nn.Module, preprocessing: Preprocessing, own_size: int, device: torch.device
+    name: str, module: nn.Module, preprocessing: Preprocessing, own_size: int, device: torch.device, *, fixed: bool
 ) -> tuple[Tensor, DenseRoute]:
-    """Run a seeded random batch: the classifier's own output, and the tested way to dense logits."""
+    """Run a seeded random batch: the classifier's own output, and the tested way to dense logits, made faster."""
     size = preprocessing.input_size
     generator = torch.Generator().manual_seed(0)
     probe = torch.randn(PROBE_IMAGES, 3, size, size, generator=generator).to(device)
@@ -218,7 +229,28 @@ def _probe(
     except Exception as error:  # whatever a foreign network raises on a size or input that it was not made for
         raise refused(name, error, size, own_size, f"on a batch {list(probe.shape)}") from error
     _check_output(name, output)
-    return output, find_route(module, probe, output.float(), name)
+    route = find_route(module, probe, output.float(), name)
+    if size != own_size:
+        _check_edges(name, route, probe, own_size)
+    if not fixed:
+        fold_norms(module, lambda: route.dense(probe), _FOLDED_TOLERANCE if device.type == "cpu" else ACCELERATOR_TOLERANCE)
+    return output, route
+
+
+def _check_edges(name: str, route: DenseRoute, probe: Tensor, own_size: int) -> None:
+    """Any other layer may drop a rest as well (poolings, patches of patches): then the last pixels change nothing."""
+    size = probe.shape[-1]
+    strip, changed = max(2, size // 100), probe.clone()
+    changed[0, :, :strip] += 1
+    changed[0, :, :, :strip] += 1
+    changed[1, :, -strip:] += 1
+    changed[1, :, :, -strip:] += 1
+    first, last = (route.dense(changed) - route.dense(probe)).abs().amax((1, 2, 3)).tolist()
+    if last <= _UNSEEN * first and first > 0:
+        raise AnnotatorError(
+            f"{name} does not take images of {size} px (its own size is {own_size} px): its map does not cover the whole image, "
+            f"the last {strip} px change nothing"
+        )
 
 
 def _check_output(name: str, output: Any) -> None:

@@ -20,7 +20,7 @@ class Network:
     """A classifier as its source built it, on the CPU.
 
     ``preprocessing.input_size`` is the network's own size. ``class_ids`` are stable names of the classes. ``fixed``: a program
-    rather than a module, to be run as it is.
+    rather than a module, to be run as it is. ``sha256`` is over a program's file; None: over the module's weights.
     """
 
     name: str
@@ -29,6 +29,22 @@ class Network:
     class_names: tuple[str, ...] | None = None
     class_ids: tuple[str, ...] | None = None
     fixed: bool = False
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A pretrained classifier that a source can build: its ``--model`` name, and what is known before it is built.
+
+    ``classes_named``: whether names of the classes are known. ``weights``: ``packaged`` with something installed, ``cached``
+    by an earlier download, or to ``download``.
+    """
+
+    name: str
+    input_size: int
+    num_classes: int
+    classes_named: bool
+    weights: str
 
 
 def unknown_name(name: str, source: str, near: list[str]) -> AnnotatorError:

@@ -127,7 +127,8 @@ class _Replacer(_Calls):
         if self.with_pooled:
             rows = torch.cat([rows, func(*args, **kwargs)])
         # The rest is the head: in full precision until whoever asked for another one leaves its context.
-        torch.set_autocast_enabled(features.device.type, False)
+        if torch.amp.is_autocast_available(features.device.type):
+            torch.set_autocast_enabled(features.device.type, False)
         return rows.float()
 
 

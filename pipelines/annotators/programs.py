@@ -1,10 +1,15 @@
-"""Annotators out of a file: programs that `torch.export` (.pt2) or TorchScript (.pt, .ts) has saved."""
+"""Annotators out of a file: programs that `torch.export` (.pt2) or TorchScript (.pt, .ts) has saved.
+
+A program is code: run those of people whom you trust. Python objects and compiled libraries in the file are never loaded.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,19 +21,23 @@ from torch import Tensor, nn
 from labelstore.errors import AnnotatorError
 from labelstore.pipelines.annotators.custom import IMAGENET
 from labelstore.pipelines.annotators.network import Network, in_short
-from labelstore.pipelines.annotators.spec import AnnotatorSpec, Preprocessing
+from labelstore.pipelines.annotators.spec import PROGRAM_SUFFIXES, AnnotatorSpec, Preprocessing
 
-EXPORTED, SCRIPTED = (".pt2",), (".pt", ".ts", ".torchscript", ".jit")
-SUFFIXES = (*EXPORTED, *SCRIPTED)
 EXTRA_FILE = "labelstore.json"
 """A file inside the program's, as both formats allow: preprocessing and class names."""
 _jit: Any = torch.jit
+_CODE = {
+    "data/aotinductor/": "a compiled library",
+    "data/constants/opaque_obj_": "pickled objects",
+    "data/constants/custom_obj_": "pickled objects",
+}
+"""What torch.export.load would run or unpickle, by the names that it has in the file."""
 _KEYS = ("input_size", "mean", "std", "interpolation", "class_names", "class_ids")
 
 
 def is_program(model: str) -> bool:
     """Whether a model's name is that of a file with a program."""
-    return Path(model).suffix in SUFFIXES and Path(model).is_file()
+    return Path(model).suffix in PROGRAM_SUFFIXES and Path(model).is_file()
 
 
 def build(spec: AnnotatorSpec) -> Network:
@@ -46,7 +55,7 @@ def build(spec: AnnotatorSpec) -> Network:
         raise AnnotatorError(f"--weights {spec.weights}: {spec.model} has its weights inside; leave --weights out")
     path = os.path.realpath(spec.model)
     extra: dict[str, Any] = {EXTRA_FILE: ""}
-    load = _load_exported if path.endswith(EXPORTED) else _load_scripted
+    load = _load_exported if path.endswith(".pt2") else _load_scripted
     try:
         module, size = load(path, extra)
     except AnnotatorError:
@@ -65,7 +74,9 @@ def build(spec: AnnotatorSpec) -> Network:
         names, ids = (tuple(map(str, said[key])) if key in said else None for key in ("class_names", "class_ids"))
     except (TypeError, ValueError) as error:
         raise AnnotatorError(f"{spec.model}: {EXTRA_FILE}: {in_short(error)}") from error
-    return Network(spec.model, module, how, names, ids, fixed=True)
+    with Path(path).open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()  # a program may hold its weights as constants of its code
+    return Network(spec.model, module, how, names, ids, fixed=True, sha256=sha256)
 
 
 def _triple(values: Any) -> tuple[float, float, float]:
@@ -86,29 +97,55 @@ def _said(model: str, text: str | bytes) -> Mapping[str, Any]:
 
 
 def _load_scripted(path: str, extra: dict[str, Any]) -> tuple[nn.Module, int | None]:
-    module: nn.Module = torch.jit.load(path, map_location="cpu", _extra_files=extra)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`torch.jit.load`", FutureWarning)  # whoever has such a file knows
+        module: nn.Module = torch.jit.load(path, map_location="cpu", _extra_files=extra)
     return Scripted(module.eval()), None
 
 
 def _load_exported(path: str, extra: dict[str, Any]) -> tuple[nn.Module, int | None]:
+    _refuse_code(path)
     # The loader falls back to unpickling anything; this makes it fail instead.
     logging.getLogger("torch.export").setLevel(logging.CRITICAL)  # it logs tracebacks of what it raises as well
     with mock.patch.dict(os.environ, {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}):
         program = torch.export.load(path, extra_files=extra)
-    values = [node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"]
-    image = next((value for value in reversed(values) if isinstance(value, Tensor) and value.ndim == 4), None)
-    if image is None:
+    signature = program.graph_signature
+    training = next((node.target for node in program.graph.nodes if _trains(node)), None)
+    if training is not None:
+        raise AnnotatorError(f"{path}: exported in training mode ({training}): call eval() on the model before")
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    images = [values.get(name) for name in signature.user_inputs]
+    if len(images) != 1 or not isinstance(images[0], Tensor) or images[0].ndim != 4:
         raise AnnotatorError(f"{path}: expected a program of one input [B, 3, S, S]")
-    batch, size = image.shape[0], image.shape[-1]
+    batch, size = images[0].shape[0], images[0].shape[-1]
     fixed = batch if isinstance(batch, int) else None
-    outputs = next(node for node in program.graph.nodes if node.op == "output").args[0]
-    result = outputs[0].meta.get("val") if outputs else None
+    result = values.get(signature.user_outputs[0]) if signature.user_outputs else None
     if fixed is not None and isinstance(result, Tensor) and result.ndim == 2:
         raise AnnotatorError(
             f"{path}: exported for batches of {fixed} exactly, with one label an image: its head cannot be asked of locations. "
             "Export it for any batch, dynamic_shapes=({0: torch.export.Dim('batch')},), or with an output [B, C, h, w]"
         )
     return Exported(program.module(), fixed), size if isinstance(size, int) else None
+
+
+def _trains(node: Any) -> bool:
+    """Whether a step of a program does what it does in training alone: normalise by the batch, drop values."""
+    arguments = getattr(getattr(node.target, "_schema", None), "arguments", ())
+    given = zip(arguments, node.args, strict=False)  # what has its default is left out
+    return any(argument.name in ("training", "train") and value is True for argument, value in given)
+
+
+def _refuse_code(path: str) -> None:
+    reader: Any = torch._C.PyTorchFileReader(path)
+    for name in reader.get_all_records():
+        if name == "data.pkl":
+            raise AnnotatorError(
+                f"{path}: expected a program that torch.export has saved, got what torch.save or TorchScript (.pt) saves; if "
+                "these are weights: --model NAME --weights FILE"
+            )
+        found = next((what for start, what in _CODE.items() if name.lower().startswith(start)), None)
+        if found is not None:
+            raise AnnotatorError(f"{path}: expected a program and tensors, got {found} too ({name}), which could run any code")
 
 
 class Scripted(nn.Module):

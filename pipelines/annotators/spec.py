@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 PRECISIONS = ("float32", "bfloat16")
+PROGRAM_SUFFIXES = (".pt2", ".pt", ".ts", ".torchscript", ".jit")
+"""What files end in that hold an annotator as a program: the first of `torch.export`, the others of TorchScript."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
 from types import ModuleType
@@ -11,8 +12,8 @@ from typing import Any
 from torch import nn
 
 from labelstore.errors import AnnotatorError, MissingExtraError
-from labelstore.pipelines.annotators.fetching import hub_weights, url_weights
-from labelstore.pipelines.annotators.network import Network, refused, unknown_name
+from labelstore.pipelines.annotators.fetching import hub_weights, is_hub_cached, is_url_cached, url_weights
+from labelstore.pipelines.annotators.network import Listed, Network, refused, unknown_name
 from labelstore.pipelines.annotators.spec import AnnotatorSpec, Preprocessing
 from labelstore.pipelines.annotators.weights import build_with_weights
 
@@ -50,6 +51,24 @@ def near_names(name: str) -> list[str]:
     timm = require_timm(name)
     known = timm.list_models(pretrained=True) if "." in name else timm.list_models()
     return difflib.get_close_matches(name, known, n=4)
+
+
+def listed() -> Iterator[Listed]:
+    """timm's pretrained classifiers, a name a tag, in timm's order.
+
+    Raises
+    ------
+    MissingExtraError
+        timm is not installed.
+    """
+    timm = require_timm("annotator timm:NAME")
+    for name in timm.list_models(pretrained=True):
+        config = timm.get_pretrained_cfg(name)
+        if config.num_classes:
+            size = _preprocessing(timm, config.to_dict()).input_size
+            named = timm.data.infer_imagenet_subset({"num_classes": config.num_classes}) is not None
+            weights_at = "cached" if _is_cached(config) else "download"
+            yield Listed(f"timm:{name}", size, config.num_classes, named, weights_at)
 
 
 def build(name: str, spec: AnnotatorSpec) -> Network:
@@ -110,6 +129,12 @@ def _pretrained_config(timm: ModuleType, name: str) -> Any:
 
 def _fetching(full_name: str, config: Any) -> Any:
     return hub_weights(full_name) if config.hf_hub_id else url_weights(full_name, config.url or "")
+
+
+def _is_cached(config: Any) -> bool:
+    if config.hf_hub_id:
+        return is_hub_cached(config.hf_hub_id, config.hf_hub_filename)
+    return is_url_cached(config.url or "")
 
 
 def _create(

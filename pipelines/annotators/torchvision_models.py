@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
+from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -12,8 +13,8 @@ import torchvision
 from torch import nn
 
 from labelstore.errors import AnnotatorError, MissingExtraError
-from labelstore.pipelines.annotators.fetching import url_weights
-from labelstore.pipelines.annotators.network import Network, in_short, unknown_name
+from labelstore.pipelines.annotators.fetching import is_url_cached, url_weights
+from labelstore.pipelines.annotators.network import Listed, Network, in_short, unknown_name
 from labelstore.pipelines.annotators.spec import AnnotatorSpec, Preprocessing
 from labelstore.pipelines.annotators.timm_models import imagenet_labels, require_timm
 from labelstore.pipelines.annotators.weights import build_with_weights
@@ -27,6 +28,15 @@ def has_model(name: str) -> bool:
 def near_names(name: str) -> list[str]:
     """torchvision's image classifiers with names most like `name`."""
     return difflib.get_close_matches(name, _classifiers(), n=4)
+
+
+def listed() -> Iterator[Listed]:
+    """torchvision's image classifiers, with their DEFAULT weights."""
+    for name in _classifiers():
+        weights: Any = torchvision.models.get_model_weights(name).DEFAULT
+        size = _preprocessing(weights.transforms()).input_size
+        weights_at = "cached" if is_url_cached(weights.url) else "download"
+        yield Listed(f"torchvision:{name}", size, len(weights.meta["categories"]), True, weights_at)
 
 
 def build(name: str, spec: AnnotatorSpec) -> Network:
@@ -46,7 +56,7 @@ def build(name: str, spec: AnnotatorSpec) -> Network:
         with fetching, warnings.catch_warnings():
             # Inception and GoogLeNet announce another default for random weights to come.
             warnings.filterwarnings("ignore", "The default weight initialization of", FutureWarning)
-            create = partial(_create, name, weights if pretrained else None)
+            create = partial(_create, name, weights if pretrained else None, _preprocessing(weights.transforms()).input_size)
             module = create() if spec.weights is None else build_with_weights(create, spec.weights, full_name)
     except (AnnotatorError, MissingExtraError):
         raise
@@ -58,9 +68,19 @@ def build(name: str, spec: AnnotatorSpec) -> Network:
     return Network(full_name, module, preprocessing, categories, _wnids(len(categories)))
 
 
-def _create(name: str, weights: Any, num_classes: int | None = None) -> nn.Module:
+def _create(name: str, weights: Any, size: int, num_classes: int | None = None) -> nn.Module:
+    """Create the model, for `size` where its constructor takes one and the weights do not say it."""
+    module: nn.Module
     classes = {} if num_classes is None else {"num_classes": num_classes}
-    module: nn.Module = torchvision.models.get_model(name, weights=weights, **classes)
+    if weights is None:
+        try:
+            module = torchvision.models.get_model(name, weights=None, image_size=size, **classes)
+        except TypeError as error:
+            if "image_size" not in str(error):
+                raise
+        else:
+            return module
+    module = torchvision.models.get_model(name, weights=weights, **classes)
     return module
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import pickle
+import re
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,10 @@ from labelstore.pipelines.annotators.network import in_short
 _INSIDE = ("state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "model_state_dict", "model", "module", "net")
 """Where training scripts keep the state dict in a checkpoint, averaged weights first."""
 _PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
+_WRAPPERS = 3
+"""Wrappers around one another."""
+_COUNTERS = ("n_averaged", "num_batches_tracked")
+"""What averaging and training count beside the weights: a network runs without."""
 _SHOWN = 4
 
 
@@ -42,7 +49,9 @@ def build_with_weights(build: Callable[[int | None], nn.Module], path: str, name
         module = build(classes)
         expected = {key: value for key, value in module.state_dict().items() if isinstance(value, Tensor)}
     _check_fit(weights, expected, path, name)
-    module.load_state_dict(weights, strict=False)
+    state = module.state_dict()  # with what some networks (MNASNet) want to know of a state dict beside its tensors
+    state.update(weights)
+    module.load_state_dict(state, strict=False)
     return module
 
 
@@ -56,15 +65,13 @@ def read_weights(path: str) -> dict[str, Tensor]:
     """
     if not Path(path).is_file():
         raise AnnotatorError(f"--weights {path}: no such file")
+    kind = "safetensors" if path.endswith(".safetensors") else "torch.save"
     try:
-        found = _safetensors(path) if path.endswith(".safetensors") else _checkpoint(path)
-    except pickle.UnpicklingError as error:
-        raise AnnotatorError(
-            f"--weights {path}: not only tensors: {in_short(error)}. Nothing else is unpickled, it could run any code; save "
-            "the state dict alone: torch.save(model.state_dict(), ...), or as .safetensors"
-        ) from error
-    except (OSError, RuntimeError, ValueError, TypeError, EOFError) as error:
-        raise AnnotatorError(f"--weights {path}: cannot be read: {in_short(error)}") from error
+        found = (_safetensors if kind == "safetensors" else _checkpoint)(path)
+    except (AnnotatorError, MissingExtraError):
+        raise
+    except Exception as error:  # what the readers raise on a broken file is theirs
+        raise AnnotatorError(f"--weights {path}: cannot be read as a file of {kind}: {_in_words(error)}") from error
     tensors = {str(key): value for key, value in found.items() if isinstance(value, Tensor)}
     if not tensors:
         kinds = ", ".join(f"{key}: {type(value).__name__}" for key, value in list(found.items())[:_SHOWN])
@@ -74,13 +81,9 @@ def read_weights(path: str) -> dict[str, Tensor]:
 
 def without_prefix(weights: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights without what wrappers (DataParallel, torch.compile, Lightning) put before names, if that fits."""
-    while True:
-        found = len(weights.keys() & expected.keys())
-        stripped = [{key.removeprefix(prefix): value for key, value in weights.items()} for prefix in _PREFIXES]
-        best = max(stripped, key=lambda names: len(names.keys() & expected.keys()))
-        if len(best.keys() & expected.keys()) <= found:
-            return weights
-        weights = best
+    orders = itertools.chain.from_iterable(itertools.product(_PREFIXES, repeat=depth) for depth in range(_WRAPPERS + 1))
+    prefix = max(map("".join, orders), key=lambda prefix: sum(key.removeprefix(prefix) in expected for key in weights))
+    return {key.removeprefix(prefix): value for key, value in weights.items()}
 
 
 def _safetensors(path: str) -> Mapping[str, Any]:
@@ -97,8 +100,18 @@ def _safetensors(path: str) -> Mapping[str, Any]:
 
 
 def _checkpoint(path: str) -> Mapping[str, Any]:
-    with torch.serialization.safe_globals([argparse.Namespace]):  # what training scripts keep beside the weights
-        found = torch.load(path, map_location="cpu", weights_only=True)
+    with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):  # training scripts keep such
+        warnings.simplefilter("ignore")  # of other pickle protocols
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            other = re.search(r"GLOBAL (\S+)", str(error))
+            if other is None:
+                raise
+            raise AnnotatorError(
+                f"--weights {path}: not only tensors: it holds {other[1]}, which is not unpickled, it could run any code; save "
+                "the state dict alone: torch.save(model.state_dict(), ...), or as .safetensors"
+            ) from error
     while isinstance(found, Mapping) and not any(isinstance(value, Tensor) for value in found.values()):
         inner = next((found[key] for key in _INSIDE if isinstance(found.get(key), Mapping) and found[key]), None)
         if inner is None:
@@ -109,6 +122,12 @@ def _checkpoint(path: str) -> Mapping[str, Any]:
     return found
 
 
+def _in_words(error: Exception) -> str:
+    if isinstance(error, pickle.UnpicklingError):  # torch's own words are advice to unpickle all the same
+        return "it is none, or damaged"
+    return in_short(error)
+
+
 def _other_classes(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> int | None:
     """The number of classes of weights that differ in nothing but it."""
     pairs = [(weights[key].shape, value.shape) for key, value in expected.items() if key in weights]
@@ -117,8 +136,8 @@ def _other_classes(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]
 
 
 def _check_fit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: str, name: str) -> None:
-    missing = [key for key in expected if key not in weights]
-    unknown = [key for key in weights if key not in expected]
+    missing = [key for key in expected if key not in weights and not key.endswith(_COUNTERS)]
+    unknown = [key for key in weights if key not in expected and not key.endswith(_COUNTERS)]
     other = [
         f"{key}: expected {list(value.shape)}, got {list(weights[key].shape)}"
         for key, value in expected.items()

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import stat
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from labelstore.errors import ImagesError, MissingExtraError
 from labelstore.pipelines.sources.spec import is_url
+from labelstore.pipelines.sources.webget import RefusedError, get, is_web
 
 SECONDS, TRIES, PAUSE = 30.0, 3, 0.5
 """How long an answer may take, how often it is asked for, and the first pause between."""
+LISTING_SECONDS = 3600.0
+"""How long it may take to list a folder: a million objects are a thousand answers."""
 MOST_BYTES = 2**28
 """A larger file is no image: it would be read into memory."""
+_BLOCK = 2**20
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
 T = TypeVar("T")
 
 
-def read_all(location: str) -> bytes:
-    """Return a file's bytes.
+def read_all(location: str, most: int = MOST_BYTES) -> bytes:
+    """Return a file's bytes, at most so many.
 
     Raises
     ------
@@ -30,28 +34,35 @@ def read_all(location: str) -> bytes:
         It cannot be read, is no file, or too large; ``strerror`` says why.
     """
     if is_url(location):
-        return with_retries(location, lambda system, path: _cat(system, path, None, None))
-    with os.fdopen(os.open(location, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # a pipe would be waited for
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(0, "not a file")
-        if status.st_size > MOST_BYTES:
-            raise OSError(0, f"{status.st_size} bytes are too many for an image, expected at most {MOST_BYTES}")
+        return with_retries(location, lambda system, path: _cat(system, path, None, most))
+    with _open_here(location) as file:
+        _require_few(os.fstat(file.fileno()).st_size, most)
         return file.read()
 
 
 def read_part(location: str, start: int, length: int) -> bytes:
     """Return some bytes of a file; likewise."""
-    if length > MOST_BYTES:
-        raise OSError(0, f"{length} bytes are too many for an image, expected at most {MOST_BYTES}")
+    _require_few(length, MOST_BYTES)
     if is_url(location):
-        data = with_retries(location, lambda system, path: _cat(system, path, start, start + length))
+        span = start, start + length
+        data = with_retries(location, lambda system, path: _cat(system, path, span, length)) if length else b""
     else:
-        with Path(location).open("rb") as file:
+        with _open_here(location) as file:
             data = os.pread(file.fileno(), length, start)
     if len(data) != length:
         raise OSError(0, f"{location} is cut short: expected {length} bytes at {start}, got {len(data)}")
     return data
+
+
+def open_file(location: str) -> BinaryIO:
+    """Open a file to be read here and there; behind a URL every part has its time limit and tries.
+
+    Raises
+    ------
+    OSError
+        As `read_all`; reading raises it too.
+    """
+    return io.BufferedReader(_Remote(location), _BLOCK) if is_url(location) else _open_here(location)
 
 
 def filesystem(url: str) -> tuple[Any, str]:
@@ -90,29 +101,89 @@ def with_retries(url: str, ask: Callable[[Any, str], T]) -> T:
     for attempt in range(TRIES):
         try:
             return ask(system, path)
-        except (FileNotFoundError, PermissionError) as error:
+        except (FileNotFoundError, PermissionError, RefusedError) as error:
             raise type(error)(0, _words(error)) from error
-        except (TimeoutError, OSError) as error:
-            failure: Exception = error
-        except Exception as error:  # what clients of foreign protocols raise
+        except Exception as error:  # time is up, the connection is lost, or what clients of foreign protocols raise
             failure = error
             if not _may_pass(error):
                 break
-        time.sleep(PAUSE * 2**attempt)
-    raise OSError(0, f"{_words(failure)} (tried {attempt + 1} times)") from failure
+        if attempt + 1 < TRIES:
+            time.sleep(PAUSE * 2**attempt)
+    times = f"tried {attempt + 1} times" if attempt else "tried once"
+    raise OSError(0, f"{_words(failure)} ({times})") from failure
 
 
-def call(system: Any, name: str, *arguments: Any, **options: Any) -> Any:
-    """Call a method of a file system; no longer than `SECONDS` where it can be left."""
+def call(system: Any, name: str, *arguments: Any, seconds: float | None = None) -> Any:
+    """Call a method of a file system; no longer than so many seconds (`SECONDS`) where it can be left."""
     if not getattr(system, "async_impl", False):
-        return getattr(system, name)(*arguments, **options)
+        return getattr(system, name)(*arguments)
     from fsspec.asyn import sync
 
-    return sync(system.loop, getattr(system, f"_{name}"), *arguments, timeout=SECONDS, **options)
+    return sync(system.loop, getattr(system, f"_{name}"), *arguments, timeout=seconds or SECONDS)
 
 
-def _cat(system: Any, path: str, start: int | None, end: int | None) -> bytes:
-    data: bytes = call(system, "cat_file", path, start=start, end=end)
+def size_of(url: str) -> int:
+    """Return the length of what is behind a URL.
+
+    Raises
+    ------
+    OSError
+        It cannot be had, or the server does not say.
+    """
+    size = with_retries(url, lambda system, path: call(system, "info", path)).get("size")
+    if size is None:
+        raise OSError(0, "the server does not say how long it is; get the file, and name it here")
+    return int(size)
+
+
+class _Remote(io.RawIOBase):
+    """A file behind a URL, for `io.BufferedReader`. For one thread."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._size = size_of(url)
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence] + offset
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        count = max(min(len(buffer), self._size - self._at, 16 * _BLOCK), 0)
+        buffer[:count] = read_part(self._url, self._at, count)
+        self._at += count
+        return count
+
+
+def _open_here(location: str) -> BinaryIO:
+    number = os.open(location, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would be waited for
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise OSError(0, "not a file")
+    return os.fdopen(number, "rb")
+
+
+def _require_few(size: int, most: int) -> None:
+    if size > most:
+        raise OSError(0, f"{size} bytes are too many, expected at most {most}")
+
+
+def _cat(system: Any, path: str, span: tuple[int, int] | None, most: int) -> bytes:
+    if is_web(system):
+        from fsspec.asyn import sync
+
+        return bytes(sync(system.loop, get, system, path, span, most, timeout=SECONDS))
+    start, end = span or (None, None)
+    data: bytes = call(system, "cat_file", path, start, end)
     return data
 
 
@@ -127,6 +198,8 @@ def _words(error: Exception) -> str:
         return "not found (404)" if "://" in str(error) else "not found"
     if isinstance(error, asyncio.TimeoutError) or "Timeout" in type(error).__name__:
         return f"no answer in {SECONDS:g} s"
+    if "Payload" in type(error).__name__:  # aiohttp's, where fewer bytes come than were announced
+        return "the answer is cut short"
     status, text = getattr(error, "status", None), getattr(error, "message", None)
     if status:
         return f"the server answers {status} {text or ''}".strip()

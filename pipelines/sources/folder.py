@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labelstore.errors import ImagesError
-from labelstore.pipelines.sources.bytesio import call, with_retries
+from labelstore.pipelines.sources.bytesio import LISTING_SECONDS, call, with_retries
 from labelstore.pipelines.sources.listing import Listing, check_ids, folder_targets
 from labelstore.pipelines.sources.places import FilePlace
 from labelstore.pipelines.sources.spec import EXTENSIONS, PARQUETS, TARS, is_image_name, is_url
@@ -54,7 +54,7 @@ def _hint(location: str, names: list[str]) -> str:
 
 def _remote(root: str) -> list[str]:
     try:
-        found = with_retries(root, lambda system, path: (path, call(system, "find", path)))
+        found = with_retries(root, lambda system, path: (path, call(system, "find", path, seconds=LISTING_SECONDS)))
     except OSError as error:
         raise ImagesError(f"{root}: cannot be listed: {error.strerror}") from error
     path, files = found

@@ -104,9 +104,10 @@ def folder_targets(ids: Sequence[str]) -> Targets:
 
 
 def named_targets(labels: Sequence[str]) -> Targets:
-    """Return labels that are given in words or numbers: numbers stay what they are, words are numbered in their order."""
+    """Return labels that are given in words or numbers, '' where there is none: numbers stay what they are, words are numbered
+    in their order."""
     try:
-        numbers = np.array([int(label) for label in labels], np.int64)
+        numbers = np.array([int(label) if label else NO_LABEL for label in labels], np.int64)
     except ValueError:
         names = sorted({label for label in labels if label})
         index = {name: number for number, name in enumerate(names)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from labelstore.errors import ImagesError
-from labelstore.pipelines.sources.bytesio import call, with_retries
+from labelstore.pipelines.sources.bytesio import LISTING_SECONDS, call, with_retries
 from labelstore.pipelines.sources.folder import list_folder
 from labelstore.pipelines.sources.listing import Listing
 from labelstore.pipelines.sources.pathlist import list_paths
@@ -70,7 +70,7 @@ def _matches(pattern: str) -> list[str]:
     else:
         protocol = pattern.split("://")[0]
         try:
-            paths = with_retries(pattern, lambda system, path: call(system, "glob", path))
+            paths = with_retries(pattern, lambda system, path: call(system, "glob", path, seconds=LISTING_SECONDS))
         except OSError as error:
             raise ImagesError(f"{pattern}: cannot be listed: {error.strerror}") from error
         found = sorted(path if is_url(path) else f"{protocol}://{path}" for path in map(str, paths))

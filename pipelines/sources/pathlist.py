@@ -7,17 +7,19 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
 from labelstore.errors import ImagesError
-from labelstore.pipelines.sources.bytesio import read_all
+from labelstore.pipelines.sources.bytesio import filesystem, read_all
 from labelstore.pipelines.sources.listing import Listing, Reordered, check_ids, folder_targets, named_targets, sorted_by_id
 from labelstore.pipelines.sources.places import FilePlace
 from labelstore.pipelines.sources.spec import LISTS, ImagesSpec, is_url
 
 _PATHS, _IDS = ("path", "file", "filename", "file_name", "image", "url"), ("id", "image_id")
 _LABELS = ("label", "class", "target")
+_MOST_BYTES = 2**32
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,9 @@ def list_paths(spec: ImagesSpec) -> Listing:
     Raises
     ------
     ImagesError
-        The list cannot be read or is empty, has no such column, or two images have one id.
+        The list cannot be read or is empty, has no such column or a row of another length, or two images have one id.
+    MissingExtraError
+        A package for one of its URLs is not installed.
     """
     (location,) = spec.locations
     entries = _entries(location, spec)
@@ -54,7 +58,7 @@ def list_paths(spec: ImagesSpec) -> Listing:
     root = root if is_url(root) else str(Path(root).absolute())
     ids = [entry.image_id or _id_of(entry.path, root) for entry in entries]
     files = _Files([_location(entry.path, root) for entry in entries])
-    check_ids(ids, files, location)
+    _check_paths(ids, files, location)
     order = sorted_by_id(ids)
     ordered = tuple(ids[row] for row in order.tolist())
     labels = [entry.label for entry in entries]
@@ -66,9 +70,20 @@ def list_paths(spec: ImagesSpec) -> Listing:
     return Listing(root, ordered, targets, names, Reordered(files, order))
 
 
+def _check_paths(ids: Sequence[str], files: _Files, where: str) -> None:
+    """Refuse ids that cannot be kept, and URLs that nothing here opens: one of a kind is enough."""
+    try:
+        check_ids(ids, files, where)
+    except ImagesError as error:
+        hint = "an id is the path as it stands in the list; --images-root says what paths are relative to, a table may have ids"
+        raise ImagesError(f"{error}; {hint}") from error
+    for url in {path.split("://")[0]: path for path in files.locations if is_url(path)}.values():
+        filesystem(url)
+
+
 def _entries(location: str, spec: ImagesSpec) -> list[_Entry]:
     try:
-        text = read_all(location).decode("utf-8-sig")
+        text = read_all(location, _MOST_BYTES).decode("utf-8-sig")
     except OSError as error:
         raise ImagesError(f"{location}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -82,16 +97,27 @@ def _table(location: str, text: str, spec: ImagesSpec) -> list[_Entry]:
     """The rows of a table with a header."""
     delimiter = "\t" if location.lower().endswith(".tsv") else ","
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        return _table_rows(location, rows, spec)
+    except csv.Error as error:
+        raise ImagesError(f"{location}, line {rows.line_num}: no {'TSV' if delimiter != ',' else 'CSV'}: {error}") from error
+
+
+def _table_rows(location: str, rows: Any, spec: ImagesSpec) -> list[_Entry]:
     header = [name.strip() for name in next(rows, [])]
     path = _column(location, header, spec.image_column, _PATHS, "--image-column", needed=True)
     image_id = _column(location, header, spec.id_column, _IDS, "--id-column")
     label = _column(location, header, spec.label_column, _LABELS, "--label-column")
     entries = []
-    for number, row in enumerate(rows, start=2):
+    for row in rows:
         if not row:
             continue
         if len(row) != len(header):
-            raise ImagesError(f"{location}, line {number}: expected {len(header)} fields as in the header, got {len(row)}")
+            raise ImagesError(
+                f"{location}, line {rows.line_num}: expected {len(header)} fields as in the header, got {len(row)}"
+            )
+        if not row[path or 0].strip():
+            raise ImagesError(f"{location}, line {rows.line_num}: expected a path in column {header[path or 0]!r}, got none")
         given = (None if at is None else row[at].strip() for at in (image_id, label))
         entries.append(_Entry(row[path or 0], *given))
     return entries

@@ -6,7 +6,6 @@ import tarfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,10 @@ from numpy.typing import NDArray
 
 from labelstore.errors import ImagesError
 from labelstore.pipelines.sources import tar_index
-from labelstore.pipelines.sources.bytesio import call, filesystem, with_retries
+from labelstore.pipelines.sources.bytesio import open_file
 from labelstore.pipelines.sources.listing import NO_LABEL, Listing, Reordered, check_ids, folder_targets, sorted_by_id
 from labelstore.pipelines.sources.places import PartPlace
-from labelstore.pipelines.sources.spec import is_image_name, is_url
+from labelstore.pipelines.sources.spec import is_image_name
 from labelstore.pipelines.sources.tar_index import TarIndex
 
 _AT_ONCE = 8
@@ -67,23 +66,14 @@ def _index_of(file: str) -> TarIndex:
         stamp = tar_index.stamp_of(file)
         kept = tar_index.load(file, stamp)
         if kept is None:
-            kept = _make_index(file)
+            with open_file(file) as stream:
+                kept = _scan(file, stream)
             tar_index.save(file, stamp, kept)
     except tarfile.TarError as error:
         raise ImagesError(f"{file}: no whole tar file: {error}") from error
     except OSError as error:
         raise ImagesError(f"{file}: cannot be read: {error.strerror or error}") from error
     return kept
-
-
-def _make_index(file: str) -> TarIndex:
-    if not is_url(file):
-        with Path(file).open("rb") as stream:
-            return _scan(file, stream)
-    system, path = filesystem(file)
-    size = with_retries(file, lambda found, inside: call(found, "info", inside))["size"]
-    with system.open(path, "rb", block_size=2**20, cache_type="readahead", size=size) as stream:
-        return _scan(file, stream)
 
 
 def _scan(file: str, stream: Any) -> TarIndex:

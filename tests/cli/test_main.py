@@ -23,11 +23,11 @@ SECONDS_TO_WAIT = 90
 def test_help_of_the_installed_command():
     shown = run_installed("--help")
     assert (shown.code, shown.err) == (0, "")
-    for word in ("annotate", "inspect", "info", "Usage:"):
+    for word in ("annotate", "inspect", "info", "models", "Usage:"):
         assert word in shown.out
 
 
-@pytest.mark.parametrize("command", ["annotate", "inspect", "info"])
+@pytest.mark.parametrize("command", ["annotate", "inspect", "info", "models"])
 def test_help_of_a_subcommand_has_examples(command):
     for option in ("--help", "-h"):
         shown = run_here(command, option)
@@ -38,7 +38,7 @@ def test_help_of_a_subcommand_has_examples(command):
 
 
 def test_every_line_of_help_fits_80_columns():
-    for arguments in (["--help"], ["annotate", "--help"], ["inspect", "--help"], ["info", "--help"]):
+    for arguments in (["--help"], ["annotate", "--help"], ["inspect", "--help"], ["info", "--help"], ["models", "--help"]):
         words = run_here(*arguments).out
         examples = words.partition("Examples:")[2].partition("\n\n")[0]  # commands to copy: not wrapped
         assert [line for line in words.replace(examples, "").splitlines() if len(line) > 80] == []
@@ -104,7 +104,9 @@ print("LOADED", *sorted({{name.split(".")[0] for name in sys.modules}}))
     return set(done.stdout.split("LOADED")[1].split())
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["annotate", "--help"], ["inspect", "--help"], ["info", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["annotate", "--help"], ["inspect", "--help"], ["info", "--help"], ["models", "--help"]]
+)
 def test_help_loads_neither_torch_nor_dask(arguments):
     loaded = loaded_by(*arguments)
     assert "click" in loaded
@@ -180,7 +182,7 @@ def test_ctrl_c_keeps_what_is_committed_and_leaves_no_process(pictures, tmp_path
     with (tmp_path / "err").open("w") as err:
         process = subprocess.Popen(
             command,
-            env=environment(**{unruly_annotators.SECONDS: "0.5"}),
+            env=environment(**{unruly_annotators.SECONDS: "1.5"}),
             stdout=subprocess.DEVNULL,
             stderr=err,
             start_new_session=True,

@@ -18,9 +18,9 @@ from toy_annotators import NAMES
 from labelstore import FailedRowError, LabelMapReader
 from labelstore.errors import AnnotatorError, FormatError, ImagesError, OptionError, StoreMismatchError, StoreWriteError
 from labelstore.pipelines.annotate import _Tally, annotate
-from labelstore.pipelines.cluster import Resources
 from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.plan import ShardReport
+from labelstore.pipelines.resources import Resources
 from labelstore.pipelines.samples import copy_samples
 from labelstore.pipelines.settings import Settings
 from labelstore.schema import ATTRIBUTE, UNFINISHED, Status
@@ -354,6 +354,12 @@ def test_more_classes_than_the_annotator_has(make_store, pictures, tmp_path):
         make_store(pictures, top_k=9)
     assert not (tmp_path / "labels.zarr").exists()
     assert make_store(pictures, top_k=8).counts.done == 21
+
+
+@pytest.mark.parametrize("encoding", ["topk", "spectral"])
+def test_an_annotator_of_fewer_classes_than_the_usual_k(make_store, pictures, tmp_path, encoding):
+    assert make_store(pictures, model="toy_annotators:few_classes", top_k=None, encoding=encoding).counts.done == 21
+    assert LabelMapReader(tmp_path / "labels.zarr").top_k == 3
 
 
 @pytest.mark.parametrize("model", ["toy_annotators:colors", "no_such_module:colours", "efficientnet-lite00"])

@@ -16,8 +16,8 @@ from labelstore import LabelMapReader
 from labelstore.errors import OptionError, StoreMismatchError
 from labelstore.pipelines import defaults
 from labelstore.pipelines.annotate import annotate
-from labelstore.pipelines.cluster import Resources
 from labelstore.pipelines.observer import Observer
+from labelstore.pipelines.resources import Resources
 from labelstore.pipelines.settings import Settings
 from labelstore.schema import LabelDistance, SpectralShape
 

@@ -15,8 +15,8 @@ from PIL import Image
 from labelstore import LabelMapReader
 from labelstore.errors import OptionError, RunError
 from labelstore.pipelines.annotate import Summary, annotate
-from labelstore.pipelines.cluster import Resources, plan_resources
 from labelstore.pipelines.observer import Observer
+from labelstore.pipelines.resources import Resources, plan_resources
 from labelstore.pipelines.samples import copy_samples
 from labelstore.pipelines.settings import Settings
 
@@ -111,7 +111,7 @@ def test_a_worker_that_dies_again_and_again_ends_the_run_in_words(pictures, tmp_
     for shard in (1, 4):
         (tmp_path / "labels.zarr" / "commits" / f"c.{shard}.0.0").unlink()
     deaths(tmp_path / "deaths", 20, monkeypatch)
-    with pytest.raises(RunError, match=r"shard [14]: the worker process died again and again .*--batch-size"):
+    with pytest.raises(RunError, match=r"shards 1 to 4: the worker process died again and again .*--batch-size"):
         run(pictures, tmp_path / "labels.zarr", DEADLY, 1)
     assert (LabelMapReader(tmp_path / "labels.zarr").status() == 1).sum() == 21 - 8
     monkeypatch.delenv(unruly_annotators.DEATHS)
@@ -121,7 +121,7 @@ def test_a_worker_that_dies_again_and_again_ends_the_run_in_words(pictures, tmp_
 
 def test_resources_are_shared_out_among_the_workers(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)))
-    for workers, count, threads in ((None, 3, 4), (1, 1, 12), (5, 5, 2), (24, 24, 1), (0, 0, 12)):
+    for workers, count, threads in ((None, 3, 4), (1, 1, 12), (5, 5, 2), (24, 24, 2), (0, 0, 12)):
         planned = plan_resources(workers, "cpu", 32)
         assert (planned.workers, planned.threads, planned.device, planned.batch_size) == (count, threads, "cpu", 32)
         assert planned.decode_threads == threads

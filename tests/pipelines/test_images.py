@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import random
 import struct
+import threading
+import time
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +19,7 @@ from torchvision.datasets.folder import default_loader
 
 from labelstore.errors import ImageDecodeError
 from labelstore.pipelines.annotators import Preprocessing
+from labelstore.pipelines.image_memory import Room
 from labelstore.pipelines.images import decode_image, image_pixels
 
 RNG = np.random.default_rng(7)
@@ -24,6 +27,7 @@ NOISE = RNG.integers(0, 256, (19, 31, 4), np.uint8)
 RGB = Image.fromarray(NOISE[..., :3].copy())
 SHADES = tuple(Image.fromarray(NOISE[..., channel].copy()) for channel in range(4))
 ORIENTATION = 0x0112
+SMALL = Preprocessing(30, (0.0,) * 3, (1.0,) * 3, "bilinear")
 
 
 def palette_with_transparency() -> Image.Image:
@@ -193,4 +197,133 @@ def test_the_whole_image_is_squashed_to_the_input_square(interpolation):
     assert (pixels.shape, pixels.dtype) == ((30, 30, 3), np.uint8)
     assert (pixels[:, :16] == (255, 0, 0)).all()  # two thirds of the width, not of a centre crop
     assert (pixels[:, 24:] == (0, 0, 255)).all()
-    np.testing.assert_array_equal(pixels, np.asarray(image.resize((30, 30), Image.Resampling[interpolation.upper()])))
+
+
+# Bombs, and images that are merely large
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def black_png(width: int, height: int, *more: bytes) -> bytes:
+    """A whole PNG file with one bit a pixel; ``more`` are chunks between header and pixels."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
+    packer = zlib.compressobj(1)
+    row = bytes(1 + -(-width // 8))
+    rows = b"".join(packer.compress(row * 100) for _ in range(height // 100))
+    rows += packer.compress(row * (height % 100)) + packer.flush()
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(more) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def renamed_size(kind: str, old: bytes, new: bytes, **options: object) -> bytes:
+    """A file of 31 x 19 pixels that says that it has others."""
+    data = save(kind, RGB, **options)[1]
+    assert data.count(old) == 1
+    return data.replace(old, new)
+
+
+def tiff(width: int, height: int, *more: tuple[int, int]) -> bytes:
+    """A grey TIFF file of that size with nothing in it; ``more`` are tags and their values."""
+    entries = sorted([(256, width), (257, height), (258, 8), (259, 8), (262, 1), (277, 1), *more])
+    tags = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    return (b"II*\0" + struct.pack("<IH", 8, len(entries)) + tags + bytes(4)).ljust(300, b"\0") + zlib.compress(bytes(100))
+
+
+def gif(screen: tuple[int, int], frame: tuple[int, int]) -> bytes:
+    header = b"GIF89a" + struct.pack("<HHBBB", *screen, 0, 0, 0)
+    return header + b"," + struct.pack("<HHHHB", 0, 0, *frame, 0) + b"\x02\x01\x44\0;"
+
+
+BOMBS = {
+    "PNG": lambda: huge_png(),
+    "JPEG": lambda: renamed_size("a.jpg", struct.pack(">HH", 19, 31), struct.pack(">HH", 65_500, 65_500)),
+    "BMP": lambda: renamed_size("a.bmp", struct.pack("<ii", 31, 19), struct.pack("<ii", 60_000, 60_000)),
+    "PPM": lambda: b"P6 60000 60000 255\n" + bytes(1000),
+    "GIF": lambda: gif((65_535, 65_535), (9, 9)),
+    "GIF of a frame that is larger than its screen": lambda: gif((9, 9), (65_535, 65_535)),
+    "TIFF": lambda: tiff(60_000, 60_000, (273, 300), (279, 20)),
+    "TIFF of one pixel in a large tile": lambda: tiff(1, 1, (322, 40_000), (323, 40_000), (324, 300), (325, 20)),
+    "WebP": lambda: (
+        b"RIFF" + struct.pack("<I", 22 + 100) + b"WEBPVP8X" + struct.pack("<II", 10, 0) + b"\xff\x3f\0" * 2 + bytes(100)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_bombs_are_refused_by_their_headers(kind):
+    with pytest.raises(ImageDecodeError, match=r"pixels"):
+        image_pixels(BOMBS[kind](), (SMALL,), "ignore")
+
+
+def test_a_whole_image_of_400_million_pixels_is_refused():
+    data = black_png(20_000, 20_000)
+    assert len(data) < 10**6
+    with pytest.raises(ImageDecodeError, match="400000000 pixels"):
+        image_pixels(data, (SMALL,), "ignore")
+
+
+def test_pillows_limit_may_be_lifted_and_ours_stays(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    with pytest.raises(ImageDecodeError, match=r"20000 x 20000 pixels are too many: expected at most 178956970"):
+        image_pixels(black_png(20_000, 20_000), (SMALL,), "ignore")
+
+
+@pytest.mark.parametrize(("width", "height"), [(65_536, 1), (1, 65_536), (200_000, 10)])
+def test_an_image_with_too_long_a_side_is_refused(width, height):
+    with pytest.raises(ImageDecodeError, match=f"{width} x {height} pixels are too many: expected sides of at most 65535"):
+        image_pixels(black_png(width, height), (SMALL,), "ignore")
+
+
+@pytest.mark.parametrize("size", [(65_535, 1), (1, 65_535), (65_535, 100), (100, 65_535)])
+def test_a_narrow_image_is_resized(size):
+    (pixels,) = image_pixels(black_png(*size), (SMALL,), "ignore")
+    assert pixels.shape == (30, 30, 3)
+    assert not pixels.any()
+
+
+def test_a_tall_image_whose_rows_would_be_widened_beyond_the_limit_is_refused():
+    wide = Preprocessing(8192, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bilinear")
+    with pytest.raises(ImageDecodeError, match="1 x 60000 pixels are too many"):
+        image_pixels(black_png(1, 60_000), (wide,), "ignore")
+
+
+def test_texts_and_colour_profiles_that_are_bombs_are_refused():
+    bomb = zlib.compress(bytes(200_000_000), 9)
+    with pytest.raises(ImageDecodeError, match="too large"):
+        decode_image(black_png(40, 30, chunk(b"zTXt", b"Comment\0\0" + bomb)))
+    with pytest.raises(ImageDecodeError, match="too large"):
+        decode_image(black_png(40, 30, chunk(b"iTXt", b"Comment\0\1\0\0\0" + bomb)))
+    with pytest.raises(ImageDecodeError, match="too large"):
+        decode_image(black_png(40, 30, chunk(b"iCCP", b"profile\0\0" + bomb)))
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n", "cannot identify image file"),
+        (b"\xef\xbb\xbf\n <!DOCTYPE HTML>\n<html></html>", "it is a web page, no image"),
+        (b"<html><body>404", "it is a web page, no image"),
+    ],
+)
+def test_what_is_no_image_is_not_run_as_a_program_and_named(data, expected):
+    with pytest.raises(ImageDecodeError, match=expected):
+        decode_image(data)
+
+
+def test_there_is_room_for_so_many_pixels_at_a_time():
+    room, lock, inside, most = Room(10), threading.Lock(), [0], []
+
+    def take(count: int) -> None:
+        with room.for_pixels(count):
+            with lock:
+                inside[0] += count
+                most.append(inside[0])
+            time.sleep(0.001)
+            with lock:
+                inside[0] -= count
+
+    with ThreadPoolExecutor(8) as executor:
+        list(executor.map(take, [1, 10, 4, 6, 5, 5, 9, 2] * 10))
+    assert len(most) == 80
+    assert max(most) == 10

@@ -144,3 +144,18 @@ def test_the_compute_of_a_shard_needs_no_store_and_no_engine():
     code = f"import sys\nfor name in {blocked}: sys.modules[name] = None\n"
     code += "\n".join(f"import labelstore.pipelines.{name}" for name in modules)
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_what_the_cpu_gives(places, info):
+    """Batches on several streams, one encoded while the next are computed: not run where there is no CUDA device."""
+    spec = EnsembleSpec((AnnotatorSpec("toy_annotators:colours"),), precision="float32")
+    here, there = load_ensemble(spec), load_ensemble(spec, "cuda")
+    expected, _ = mapped(places * 10, here, info, [10] * 7)
+    got, notes = mapped(places * 10, there, info, [10] * 7)
+    assert not notes
+    for ours, theirs in zip(got, expected, strict=True):
+        assert ours.errors == theirs.errors
+        np.testing.assert_array_equal(ours.arrays["classes"], theirs.arrays["classes"])
+        np.testing.assert_allclose(ours.arrays["score_range"], theirs.arrays["score_range"], rtol=1e-4)
+        assert np.abs(ours.arrays["scores"].astype(int) - theirs.arrays["scores"]).max() <= 1

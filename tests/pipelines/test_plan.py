@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from labelstore.pipelines.annotators.spec import AnnotatorSpec, EnsembleSpec
 from labelstore.pipelines.plan import (
+    LEAST_ROWS_A_TASK,
     MOST_ROWS_A_TASK,
     JobSpec,
     ShardReport,
@@ -89,14 +91,21 @@ def test_tasks_hold_every_pending_shard_once_in_order_and_get_shorter(pending, s
     assert all(spec.places == place(spec.shard) for task in made for spec in task.shards)
     counts = [len(task.shards) for task in made]
     assert counts == sorted(counts, reverse=True)
-    assert all(count == 1 or count * size <= MOST_ROWS_A_TASK for count in counts)
+    assert all(count == 1 or count * size <= MOST_ROWS_A_TASK["cpu"] for count in counts)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 8])
+@pytest.mark.parametrize("workers", [2, 8])
 def test_no_worker_is_left_with_much_at_the_end(workers):
     made = list(tasks(JOB, range(128), 8, workers, place))
     assert len(made) > 2 * workers
-    assert max(len(task.shards) for task in made[-workers:]) == 1
+    assert max(8 * len(task.shards) for task in made[-workers:]) == LEAST_ROWS_A_TASK
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_one_worker_gets_tasks_that_are_as_long_as_they_may_be(workers):
+    assert [len(task.shards) for task in tasks(JOB, range(200), 8, workers, place)] == [64, 64, 64, 8]
+    on_a_gpu = tasks(replace(JOB, device="cuda"), range(1200), 8, workers, place)
+    assert [8 * len(task.shards) for task in on_a_gpu] == [4096, 4096, 1408]
 
 
 def test_specs_and_reports_can_travel():

@@ -76,7 +76,7 @@ def test_the_commit_is_written_last_and_removed_first(copy, monkeypatch):
         plain = getattr(module, name)
 
         def watched(*args, **kwargs):
-            events.append((name, Path(path_of(*args)).name))
+            events.append((name, Path(path_of(*args)).resolve().relative_to(copy.resolve()).as_posix()))
             return plain(*args, **kwargs)
 
         monkeypatch.setattr(module, name, watched)
@@ -86,15 +86,16 @@ def test_the_commit_is_written_last_and_removed_first(copy, monkeypatch):
     watch(Path, "unlink", lambda path, *_: path)
     watch(os, "fsync", lambda descriptor: Path(f"/proc/self/fd/{descriptor}").readlink())
     ShardWriter(str(copy)).write(1, arrays)
-    commit = "c.1.0.0"
+    commit = "commits/c.1.0.0"
     assert events[:2] == [("unlink", commit), ("fsync", "commits")]
     written = events.index(("replace", commit))
     for file in data_files(copy, 1):
-        renamed = events.index(("replace", file.name))
-        assert events[renamed - 1][0] == "fsync"
-        assert events[renamed - 1][1].startswith(file.name)
-        assert 1 < renamed < events.index(("fsync", file.parent.name)) < written
+        name = file.relative_to(copy).as_posix()
+        synced = [at for at, (what, where) in enumerate(events) if what == "fsync" and where.startswith(f"{name}.")]
+        renamed, listed = events.index(("replace", name)), events.index(("fsync", file.parent.name))
+        assert 1 < synced[0] < renamed < listed < written
     assert events[written - 1][0] == "fsync"
+    assert events[written - 1][1].startswith(f"{commit}.")
     assert events[written + 1 :] == [("fsync", "commits")]
 
 

@@ -65,6 +65,16 @@ class ManyClasses(Colours):
         return torch.cat([rest, logits], dim=1)
 
 
+class FewClasses(Colours):
+    """Knows the first three colours."""
+
+    class_names = NAMES[:3]
+    class_ids = Colours.class_ids[:3]
+
+    def forward_dense(self, x: Tensor) -> Tensor:
+        return super().forward_dense(x)[:, :3]
+
+
 def colours() -> tuple[nn.Module, Preprocessing]:
     return Colours(), PIXELS
 
@@ -75,6 +85,10 @@ def shifted() -> tuple[nn.Module, Preprocessing]:
 
 def many_classes() -> tuple[nn.Module, Preprocessing]:
     return ManyClasses(), PIXELS
+
+
+def few_classes() -> tuple[nn.Module, Preprocessing]:
+    return FewClasses(), PIXELS
 
 
 def not_finite() -> tuple[nn.Module, Preprocessing]:

@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 
 class WebServer(ThreadingHTTPServer):
-    """Serves ``root``. Paths with ``hang`` in them are never answered; those with ``flaky`` only at the second time."""
+    """Serves ``root``. What is in a path says what goes wrong with it: ``hang`` is never answered, ``stall`` in its first half
+    only; ``flaky`` is answered at the second time; ``cut`` is shorter than announced; ``page`` is a web page; ``whole`` comes
+    whole, whatever part was asked for."""
 
     daemon_threads = True
 
@@ -42,11 +45,13 @@ class _Handler(BaseHTTPRequestHandler):
         if "hang" in self.path:
             self.server.ended.wait(60)
             return
-        file = self.server.root / self.path.lstrip("/")
+        file = self.server.root / unquote(self.path.lstrip("/"))
         if "flaky" in self.path and self.server.asked[self.path] == 1:
             self._send(503, b"", with_body)
         elif "secret" in self.path:
             self._send(403, b"", with_body)
+        elif "page" in self.path:
+            self._send(200, b"<!DOCTYPE html>\n<html><title>Log in</title></html>", with_body)
         elif not file.is_file():
             self._send(404, b"", with_body)
         else:
@@ -54,7 +59,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_file(self, data: bytes, with_body: bool) -> None:
         span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if span is None:
+        if span is None or "whole" in self.path:
             self._send(200, data, with_body)
             return
         start, end = int(span[1]), int(span[2] or len(data) - 1)
@@ -67,8 +72,13 @@ class _Handler(BaseHTTPRequestHandler):
         if span:
             self.send_header("Content-Range", span)
         self.end_headers()
+        broken = "cut" in self.path or "stall" in self.path
         if with_body:
-            self.wfile.write(data)
+            self.wfile.write(data[: len(data) // 2] if broken else data)
+            self.wfile.flush()
+        if with_body and "stall" in self.path:
+            self.server.ended.wait(60)
+        self.close_connection = broken
 
     def log_message(self, format: str, *args: object) -> None:
         """Tests look at what was asked for, not at lines on stderr."""

@@ -1,0 +1,79 @@
+"""What a store records of its annotators, and the way back from the record to them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from labelstore.pipelines.annotators.spec import PROGRAM_SUFFIXES, AnnotatorSpec, EnsembleInfo, EnsembleSpec
+from labelstore.schema import AnnotatorRecord, MemberRecord, StoreInfo
+
+
+def annotator_record(requested: tuple[str, ...], spec: EnsembleSpec, found: EnsembleInfo) -> AnnotatorRecord:
+    """Return what a new store says of its annotators; ``requested`` is what the user calls them."""
+    first, how = found.members[0], found.members[0].preprocessing
+    others = zip(spec.members[1:], found.members[1:], requested[1:], strict=True)
+    return AnnotatorRecord(
+        name=first.name,
+        weights_sha256=found.combined.weights_sha256,
+        input_size=how.input_size,
+        mean=how.mean,
+        std=how.std,
+        interpolation=how.interpolation,
+        requested=requested[0],
+        weights=spec.members[0].weights,
+        others=tuple(
+            MemberRecord(info.name, info.preprocessing.input_size, member.weights, asked) for member, info, asked in others
+        ),
+        flip=spec.flip,
+        precision=found.precision,
+    )
+
+
+def recorded_annotators(info: StoreInfo, compiled: bool = False) -> EnsembleSpec:
+    """Return the annotators that a store was begun with."""
+    record = info.annotator
+    first = AnnotatorSpec(
+        record.name,
+        record.input_size,
+        weights=record.weights,
+        mean=_triple(record.mean),
+        std=_triple(record.std),
+        interpolation=record.interpolation,
+    )
+    others = (AnnotatorSpec(other.name, other.input_size, weights=other.weights) for other in record.others)
+    return EnsembleSpec((first, *others), record.flip, record.precision, compiled)
+
+
+def asked_and_recorded(models: tuple[str, ...] | None, record: AnnotatorRecord) -> tuple[str | None, str]:
+    """What the user asks for and what there is; timm:resnet18.a1_in1k may have been asked for as resnet18."""
+    if not models:
+        return None, record.full_name
+    known = _models(record)
+    same = len(models) == len(known) and all(
+        asked in (has.requested, has.name) or from_the_root(asked) == has.name for asked, has in zip(models, known, strict=True)
+    )
+    given = " + ".join(models)
+    return given, given if same else record.full_name
+
+
+def weight_files(record: AnnotatorRecord) -> tuple[str, ...] | None:
+    """Return the files of weights that a store was begun with; None: the models' own."""
+    return tuple(has.weights for has in _models(record) if has.weights is not None) or None
+
+
+def _models(record: AnnotatorRecord) -> tuple[AnnotatorRecord | MemberRecord, ...]:
+    return (record, *record.others)
+
+
+def absolute(file: str) -> str:
+    """A file's whole path: the run may go on from another folder."""
+    return str(Path(file).absolute())
+
+
+def from_the_root(model: str) -> str:
+    """A model's name, with the whole path if it is a file with a program."""
+    return absolute(model) if Path(model).suffix in PROGRAM_SUFFIXES else model
+
+
+def _triple(values: tuple[float, ...]) -> tuple[float, float, float] | None:
+    return (values[0], values[1], values[2]) if len(values) == 3 else None

@@ -1,0 +1,86 @@
+"""What a run may use of this machine: workers, threads, batches, and how processes keep memory and wait for each other."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from dataclasses import dataclass
+
+import torch
+
+from labelstore.errors import OptionError
+from labelstore.pipelines import defaults
+
+_CORES_A_WORKER, _MOST_DECODERS = 4, 16
+_LEAST_THREADS = 2
+"""With one, torch's convolutions of 1x1 take a path that is half as fast on a CPU."""
+# A forward pass takes and frees tens of megabytes a layer. glibc, by default and as Dask sets it, gives them back to the kernel
+# and has them mapped anew, page by page: see the two kinds of bare loops in docs/benchmarks.md. The one arena is the main one:
+# a thread's own has room for 64 MB at once.
+KEEP_THE_HEAP = {
+    "MALLOC_MMAP_THRESHOLD_": 2**30,
+    "MALLOC_TRIM_THRESHOLD_": 2**30,
+    "MALLOC_TOP_PAD_": 2**26,
+    "MALLOC_ARENA_MAX": 1,
+}
+# Between forward passes images are decoded: the threads of one that is over must not spin for long on the cores that do. Where
+# workers have more threads than there are cores, who spins takes the core from whom he waits for.
+SPIN_BRIEFLY, SPIN_NEVER = {"GOMP_SPINCOUNT": 30_000}, {"GOMP_SPINCOUNT": 0}
+_MALLOPT = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_TOP_PAD_": -2, "MALLOC_MMAP_THRESHOLD_": -3, "MALLOC_ARENA_MAX": -8}
+"""glibc's numbers of these settings (malloc.h)."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a run may use of this machine. ``workers`` 0: no cluster, this process alone."""
+
+    workers: int
+    device: str
+    threads: int
+    decode_threads: int
+    batch_size: int
+    compiled: bool = False
+
+
+def plan_resources(workers: int | None, device: str, batch_size: int | None, *, compiled: bool = False) -> Resources:
+    """Return what a run uses: a worker a GPU, on the CPU a worker for every four cores, unless told; likewise the batch size.
+
+    Raises
+    ------
+    OptionError
+        ``cuda`` was asked for and there is none.
+    """
+    gpus = 0 if device == "cpu" else torch.cuda.device_count()  # asks the driver; starts no CUDA in this process
+    if device.startswith("cuda") and not gpus:
+        raise OptionError("--device cuda: no CUDA device is usable here; use --device cpu or auto")
+    cores = usable_cores()
+    count = workers if workers is not None else gpus or max(1, cores // _CORES_A_WORKER)
+    share = max(min(_LEAST_THREADS, cores), cores // max(count, 1))
+    return Resources(
+        workers=count,
+        device="cuda" if gpus else "cpu",
+        threads=share,
+        decode_threads=min(share, _MOST_DECODERS) if gpus else share,
+        batch_size=batch_size or (defaults.CUDA_BATCH_SIZE if gpus else min(4 * share, defaults.CPU_BATCH_SIZE)),
+        compiled=compiled,
+    )
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def worker_environment(resources: Resources) -> dict[str, object]:
+    """Return the environment variables that workers start with."""
+    crowded = resources.workers * resources.threads > usable_cores()
+    threads = {"OMP_NUM_THREADS": resources.threads, "MKL_NUM_THREADS": resources.threads}
+    return {**KEEP_THE_HEAP, **(SPIN_NEVER if crowded else SPIN_BRIEFLY), **threads}
+
+
+def keep_the_heap() -> None:
+    """Give this process the settings that workers start with, where its C library has them; what the user has set is kept."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    for name, number in _MALLOPT.items():
+        if mallopt is not None and name not in os.environ:
+            mallopt(number, KEEP_THE_HEAP[name])
