@@ -73,7 +73,7 @@ def image_pixels(data: bytes, inputs: Sequence[Preprocessing], exif: str) -> tup
     """Return the whole image, squashed to annotators' square inputs: for each uint8 ``[S, S, 3]``.
 
     Never a centre crop: the map must cover the image. A process decodes at most 178,956,970 pixels at one time, by however many
-    threads: others wait.
+    threads, the others wait: up to 3 GB of memory for one WebP file of that size, 2.1 GB for anything else.
 
     Raises
     ------

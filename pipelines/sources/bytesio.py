@@ -54,15 +54,15 @@ def read_part(location: str, start: int, length: int) -> bytes:
     return data
 
 
-def open_file(location: str) -> BinaryIO:
-    """Open a file to be read here and there; behind a URL every part has its time limit and tries.
+def open_file(location: str, block: int = _BLOCK) -> BinaryIO:
+    """Open a file to be read here and there; behind a URL at least so many bytes at once, each time with its limit and tries.
 
     Raises
     ------
     OSError
         As `read_all`; reading raises it too.
     """
-    return io.BufferedReader(_Remote(location), _BLOCK) if is_url(location) else _open_here(location)
+    return io.BufferedReader(_Remote(location), block) if is_url(location) else _open_here(location)
 
 
 def filesystem(url: str) -> tuple[Any, str]:

@@ -11,9 +11,9 @@ from labelstore.errors import ImagesError, MissingExtraError
 from labelstore.pipelines.sources.bytesio import open_file
 from labelstore.pipelines.sources.spec import is_url
 
-_PIECE_BYTES, _MOST_ROWS = 2**22, 64
-_KEPT_PIECES, _KEPT_CURSORS, _KEPT_FILES = 16, 2, 16
-_BUFFER, _REMOTE_BUFFER = 2**20, 2**23
+_PIECE_BYTES, _MOST_ROWS = 2**21, 64
+_KEPT_PIECES, _KEPT_CURSORS, _KEPT_FILES = 64, 2, 16
+_BUFFER, _REMOTE_BUFFER, _REMOTE_BLOCK = 2**20, 2**23, 2**16
 _Column = tuple[str, int, str]
 """File, row group, column."""
 
@@ -34,7 +34,7 @@ def open_parquet(file: str) -> Any:
     except ImportError as error:
         raise MissingExtraError(f"{file}: Parquet files need pyarrow: pip install 'labelstore[parquet]' ({error})") from error
     try:
-        stream = open_file(file)
+        stream = open_file(file, _REMOTE_BLOCK)
         if is_url(file):
             return parquet.ParquetFile(stream, buffer_size=_REMOTE_BUFFER, pre_buffer=False)
         stream.close()  # it is a file: pyarrow would wait for a pipe
@@ -43,13 +43,14 @@ def open_parquet(file: str) -> Any:
         raise ImagesError(f"{file}: cannot be read as Parquet: {_reason(error)}") from error
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Piece:
-    """Values of some rows that follow each other, a pyarrow array."""
+    """Values of some rows that follow each other, a pyarrow array, and how many of them were not asked for yet."""
 
     column: _Column
     start: int
     values: Any
+    left: int
 
     def holds(self, column: _Column, row: int) -> bool:
         return self.column == column and self.start <= row < self.start + len(self.values)
@@ -88,14 +89,15 @@ class _Cursor:
             if getattr(error, "errno", None) is None:  # not the system's or a server's: pyarrow's
                 self.damage = why
             raise OSError(0, why) from error
-        piece = _Piece(self._column, self.row, values.field("bytes") if hasattr(values, "field") else values)
+        found = values.field("bytes") if hasattr(values, "field") else values
+        piece = _Piece(self._column, self.row, found, len(found))
         self.row += len(values)
         return piece
 
 
 class Values:
-    """Columns' values by row. What was read last is kept, so that rows may be asked for nearly in order, which is how they are
-    asked for. Thread-safe: one thread reads, others wait."""
+    """Columns' values by row, once each and nearly in order: what was passed on the way is kept for a while, since a thread may
+    come late. Any other order works too, but begins again at the row group's start. Thread-safe: one reads, others wait."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -114,6 +116,9 @@ class Values:
         key = (location, group, column)
         with self._lock:
             piece = next((piece for piece in self._pieces if piece.holds(key, row)), None) or self._read(key, row)
+            piece.left -= 1
+            if piece.left == 0:
+                self._pieces.remove(piece)
         value: bytes | None = piece.values[row - piece.start].as_py()
         return value
 

@@ -81,6 +81,7 @@ def _scan(file: str, stream: Any) -> TarIndex:
     stream.seek(0)
     names: list[str] = []
     spans: list[tuple[int, int]] = []
+    links: list[tuple[str, str]] = []
     labels: dict[str, int] = {}
     with tarfile.open(fileobj=stream, mode="r:") as tar:
         kept: Any = tar
@@ -91,6 +92,8 @@ def _scan(file: str, stream: Any) -> TarIndex:
                     f"{size}; it and what came after it are lost. Get the file again"
                 )
             kept.members = []  # a million of them would be kept
+            if member.islnk() and is_image_name(member.name):
+                links.append((member.name, member.linkname))
             if not member.isreg() or member.issparse():
                 continue
             if is_image_name(member.name):
@@ -101,8 +104,19 @@ def _scan(file: str, stream: Any) -> TarIndex:
                 labels[_key(member.name)] = _number(content.read() if content else b"")
         end = kept.offset
     _require_end(file, stream, end, size)
+    _follow(links, names, spans)
     starts, lengths = np.array(spans, np.int64).reshape(-1, 2).T
     return TarIndex(tuple(names), starts, lengths, np.array([labels.get(_key(name), NO_LABEL) for name in names], np.int32))
+
+
+def _follow(links: list[tuple[str, str]], names: list[str], spans: list[tuple[int, int]]) -> None:
+    """Add second names of files, which `tar` keeps as links where a file has several; links to nothing here are left out."""
+    known = dict(zip(names, spans, strict=True)) if links else {}
+    for name, target in links:
+        span = known.get(target.removeprefix("./"))
+        if span is not None:
+            names.append(name.removeprefix("./"))
+            spans.append(span)
 
 
 def _require_end(file: str, stream: Any, end: int, size: int) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import random
 import struct
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -327,3 +329,57 @@ def test_there_is_room_for_so_many_pixels_at_a_time():
         list(executor.map(take, [1, 10, 4, 6, 5, 5, 9, 2] * 10))
     assert len(most) == 80
     assert max(most) == 10
+
+
+# Memory
+
+
+LARGEST = """
+import resource, sys, threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from labelstore.pipelines.annotators import Preprocessing
+from labelstore.pipelines.images import image_pixels
+from labelstore.pipelines.resources import keep_the_heap
+
+keep_the_heap()
+how = (Preprocessing(224, (0.5,) * 3, (0.5,) * 3, "bicubic"),)
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+files = [Path(name).read_bytes() for name in sys.argv[1:]]
+before = peak()
+with ThreadPoolExecutor(4) as executor:
+    for (pixels,) in executor.map(lambda data: image_pixels(data, how, "apply"), files):
+        assert pixels.shape == (224, 224, 3)
+print(peak() - before)
+"""
+"""Decodes files by four threads at once, and prints by how many bytes the process grew at most."""
+
+
+def large(side: int, mode: str) -> Image.Image:
+    grey = Image.linear_gradient("L").resize((side, side), Image.Resampling.NEAREST)
+    if mode == "I;16":
+        return Image.fromarray(np.asarray(grey).astype(np.uint16) << 8)
+    return Image.merge(mode, [grey] * len(mode)) if len(mode) > 1 else grey.convert(mode)
+
+
+KINDS = {
+    "rgb.jpg": ("RGB", {"progressive": True, "subsampling": 0}),
+    "cmyk.jpg": ("CMYK", {"progressive": True}),
+    "rgba.png": ("RGBA", {"compress_level": 1, "exif": turned(6)}),
+    "sixteen.png": ("I;16", {"compress_level": 1}),
+    "float.tif": ("F", {"compression": "tiff_lzw"}),
+    "rgba.webp": ("RGBA", {"method": 0, "quality": 10}),
+    "p.gif": ("P", {}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("side", "names"), [(13_200, list(KINDS)), (4_090, [name for name in KINDS for _ in range(4)])])
+def test_images_as_large_as_are_accepted_take_no_more_than_the_stated_bound(side, names, tmp_path):
+    for name in set(names):
+        mode, options = KINDS[name]
+        large(side, mode).save(tmp_path / name, **options)
+    done = subprocess.run(
+        [sys.executable, "-c", LARGEST, *(tmp_path / name for name in names)], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 3 * 10**9

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +13,7 @@ from pictures import draw, paint
 from PIL import Image
 from toy_annotators import NAMES, PALETTE
 
+from labelstore.pipelines import loading
 from labelstore.pipelines.annotators import Preprocessing
 from labelstore.pipelines.images import image_pixels
 from labelstore.pipelines.loading import READ_AHEAD, LoadSpec, load_batches, load_image
@@ -187,4 +189,36 @@ def test_no_threads_are_left_at_the_end_or_after_an_error():
     places = [*counted(3)[0], FailingPlace(KeyError("a bug")), *counted(100)[0]]
     with pytest.raises(KeyError, match="a bug"):
         list(load_batches(places, [4] * 26, spec(5)))
+    assert threads_of_ours() == []
+
+
+@pytest.mark.parametrize("ahead", [0, 100])
+def test_files_that_wait_to_be_decoded_are_no_more_bytes_than_is_said(ahead, monkeypatch):
+    monkeypatch.setattr(loading, "MOST_HELD", 1)
+    go_on, decoded = threading.Semaphore(0), Counter()
+
+    def waiting(*arguments):
+        go_on.acquire()
+        decoded.add()
+        return image_pixels(*arguments)
+
+    monkeypatch.setattr(loading, "image_pixels", waiting)
+    places, counter = counted(100)
+    with ThreadPoolExecutor(1) as executor:
+        batches = executor.submit(list, load_batches(places, [10] * 10, spec(ahead)))
+        for expected in (0, 20, 40):
+            assert settled(counter) <= expected + loading._READERS + 1
+            assert decoded.count == expected
+            go_on.release(20)
+            settled(decoded)
+        go_on.release(100)
+        assert [len(batch) for batch in batches.result()] == [10] * 10
+    assert counter.count == 100
+
+
+def test_readers_that_wait_for_room_let_go_when_the_iterator_is_abandoned(monkeypatch):
+    monkeypatch.setattr(loading, "MOST_HELD", 1)
+    batches = load_batches(counted(300)[0], [4] * 75, spec(100))
+    next(batches)
+    batches.close()
     assert threads_of_ours() == []

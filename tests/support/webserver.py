@@ -25,6 +25,9 @@ class WebServer(ThreadingHTTPServer):
         self.asked: Counter[str] = Counter()
         self.ended = threading.Event()
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients hang up on purpose."""
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"

@@ -121,3 +121,13 @@ def test_a_folder_that_may_not_be_read_is_an_error(tmp_path):
     (tmp_path / "locked").mkdir(mode=0)
     with pytest.raises(ImagesError, match=r"locked: cannot be read: Permission denied"):
         list_images(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["photos", "photos/", "./photos//", "../here/photos"])
+def test_a_folder_may_be_named_in_many_ways(tmp_path, monkeypatch, name):
+    paint(tmp_path / "here" / "photos" / "a" / "x.png", "red", size=(2, 2))
+    monkeypatch.chdir(tmp_path / "here")
+    listing = list_images(name)
+    assert listing.ids == ("a/x.png",)
+    monkeypatch.chdir("/")
+    assert listing.places[0].read()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow
 import pytest
@@ -10,7 +11,7 @@ from packing import pack_parquet
 from pyarrow import parquet
 
 from labelstore.errors import ImagesError, MissingExtraError
-from labelstore.pipelines.sources import ImagesSpec, list_images
+from labelstore.pipelines.sources import ImagesSpec, list_images, parquet_values
 
 IMAGES = {f"{number}.png": b"image %d" % number for number in (5, 3, 8, 1, 9)}
 
@@ -53,6 +54,65 @@ def test_a_column_called_label_that_holds_no_labels_is_left_alone_unless_it_is_n
     assert list_images(tmp_path / "x.parquet").targets.tolist() == [0]  # the id is x.parquet/00000000
     with pytest.raises(ImagesError, match=r"'label' has type list<.*>, expected whole numbers or texts \(--label-column\)"):
         list_images(ImagesSpec((str(tmp_path / "x.parquet"),), label_column="label"))
+
+
+def test_missing_values_are_no_ids_and_no_labels(tmp_path):
+    columns = {"image": [b"x", b"y", b"z"], "key": ["one", None, ""], "label": [3, None, 0]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "x.parquet")
+    listing = list_images(ImagesSpec((str(tmp_path / "x.parquet"),), id_column="key"))
+    assert listing.ids == ("one", "x.parquet/00000001", "x.parquet/00000002")
+    assert (listing.targets.tolist(), listing.target_names) == ([3, -1, 0], None)
+    columns = {"image": [{"bytes": b"x", "path": "a.png"}, None], "label": ["cat", None]}
+    kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    table = pyarrow.table({"image": pyarrow.array(columns["image"], kind), "label": columns["label"]})
+    parquet.write_table(table, tmp_path / "x.parquet")
+    listing = list_images(tmp_path / "x.parquet")
+    assert listing.ids == ("a.png", "x.parquet/00000001")
+    assert (listing.targets.tolist(), listing.target_names) == ([0, -1], ("cat",))
+    with pytest.raises(OSError, match="no bytes in column"):
+        listing.places[1].read()
+
+
+def test_files_of_one_name_in_two_folders_are_told_apart(tmp_path):
+    for folder in ("test", "train"):
+        (tmp_path / folder).mkdir()
+        parquet.write_table(pyarrow.table({"image": [folder.encode()]}), tmp_path / folder / "0000.parquet")
+    listing = list_images(ImagesSpec((f"{tmp_path}/*/0000.parquet",), id_column="@row"))
+    assert listing.ids == ("test/0000.parquet/00000000", "train/0000.parquet/00000000")
+    assert [place.read() for place in listing.part(range(2))] == [b"test", b"train"]
+
+
+def test_files_may_keep_images_in_other_types(tmp_path):
+    pack_parquet(tmp_path / "a.parquet", {"a.png": b"a"})
+    columns = {"image": pyarrow.array([b"b"], pyarrow.large_binary()), "label": pyarrow.array(["x"], pyarrow.large_string())}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "b.parquet")
+    parquet.write_table(pyarrow.table({"image": pyarrow.array([b"c"], pyarrow.binary_view())}), tmp_path / "c.parquet")
+    listing = list_images(ImagesSpec((f"{tmp_path}/{{a,b,c}}.parquet",)))
+    assert listing.ids == ("a.png", "b.parquet/00000000", "c.parquet/00000000")
+    assert [place.read() for place in listing.part(range(3))] == [b"a", b"b", b"c"]
+
+
+@pytest.mark.parametrize("rows_a_group", [1, 7, 500])
+def test_values_are_read_in_any_order_and_by_many_threads(tmp_path, rows_a_group):
+    images = {f"{number:03}.png": number.to_bytes(2) * (1 + number % 7) for number in range(500)}
+    listing = list_images(pack_parquet(tmp_path / "x.parquet", images, rows_a_group=rows_a_group))
+    expected = list(images.values())
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(lambda place: place.read(), listing.part(range(500)))) == expected
+    for row in [*range(499, 0, -50), 0, 0, 1, 1, 499, *range(500)]:
+        assert listing.places[row].read() == expected[row]
+
+
+def test_a_row_group_is_read_once_however_large_and_not_kept(tmp_path, monkeypatch):
+    begun = []
+    cursor = parquet_values._Cursor
+    monkeypatch.setattr(parquet_values, "_Cursor", lambda *arguments: begun.append(arguments[1]) or cursor(*arguments))
+    images = {f"{number:03}.png": bytes([number]) * 100_000 for number in range(250)}
+    listing = list_images(pack_parquet(tmp_path / "x.parquet", images, rows_a_group=125))
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(lambda place: len(place.read()), listing.part(range(250)))) == 25_000_000
+    assert begun == [(str(tmp_path / "x.parquet"), group, "image.bytes") for group in (0, 1)]
+    assert not any(piece.column[0] == str(tmp_path / "x.parquet") for piece in parquet_values.VALUES._pieces)
 
 
 def test_paths_that_are_taken_twice_or_missing(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -69,6 +70,43 @@ def test_names_with_commas_quotes_and_spaces(photos):
     assert listing.places[0].read()
 
 
+def test_spaces_and_both_ways_to_write_an_accent_are_kept_as_they_are(photos):
+    names = [" a b .png", "caf\u00e9.png", "cafe\u0301.png", "漢字.png"]
+    for name in names:
+        paint(photos / name, "red")
+    listing = list_images(written(photos, "list.txt", "\ufeff" + "\r\n".join(names)))
+    assert listing.ids == tuple(sorted(names, key=str.encode))
+    assert all(place.read() for place in listing.part(range(4)))
+    table = "file,label\r\n" + "".join(f'"{name}",1\r\n' for name in names)
+    listing = list_images(written(photos, "list.csv", "\ufeff" + table))
+    assert len(listing.ids) == 4
+    assert all(place.read() for place in listing.part(range(4)))
+
+
+def test_a_relative_root_and_a_list_in_the_current_folder(photos, monkeypatch):
+    monkeypatch.chdir(photos)
+    written(photos, "list.txt", "1.png\n./2.png\n")
+    listing = list_images(ImagesSpec(("list.txt",), root="cats/"))
+    assert (listing.root, listing.ids) == (str(photos / "cats"), ("1.png", "2.png"))
+    monkeypatch.chdir("/")
+    assert all(place.read() for place in listing.part(range(2)))
+
+
+def test_numbers_with_gaps_stay_numbers(photos):
+    table = "path,label\ncats/1.png,7\ncats/2.png,\ndogs/1.png,3\n"
+    listing = list_images(written(photos, "list.csv", table))
+    assert (listing.targets.tolist(), listing.target_names) == ([7, -1, 3], None)
+
+
+def test_a_folder_in_a_list_leaves_no_file_open(photos):
+    listing = list_images(written(photos, "list.txt", "cats\ndogs\n"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(20):
+        with pytest.raises(OSError, match="not a file"):
+            listing.places[0].read()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -82,6 +120,10 @@ def test_names_with_commas_quotes_and_spaces(photos):
         ),
         ("list.csv", "path,label\nx.png,1\ny.png\n", r"line 3: expected 2 fields as in the header, got 1"),
         ("list.csv", "path,label\n", "an empty list"),
+        ("list.csv", 'path,label\n"a\nb.png",1\ny.png\n', r"line 4: expected 2 fields as in the header, got 1"),
+        ("list.csv", 'path,label\na.png,1\n" ",1\n', r"line 3: expected a path in column 'path', got none"),
+        ("list.csv", 'path,label\na.png,"' + "x" * 200_000, r"line 2: no CSV: field larger than field limit"),
+        ("list.txt", "a.png\nnosuch://x/b.png\n", r"nosuch://x/b\.png: Protocol not known"),
         ("list.txt", "a.png\n../b.png\n", r"image id '\.\./b\.png': expected no '\.\.' in it"),
         ("list.csv", "path,label\na.png,-7\nb.png,1\n", "labels: expected whole numbers from 0, got -7 to 1"),
     ],

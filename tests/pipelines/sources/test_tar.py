@@ -54,6 +54,17 @@ def test_formats_of_tar_and_what_is_no_image_in_them(tmp_path, picture, kind):
     assert listing.places[0].read() == picture
 
 
+def test_a_second_name_of_a_file_is_an_image_too(tmp_path, picture):
+    (tmp_path / "1.png").write_bytes(picture)
+    (tmp_path / "2.png").hardlink_to(tmp_path / "1.png")
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for name in ("1.png", "2.png"):
+            tar.add(tmp_path / name, f"./{name}")
+    listing = list_images(tmp_path / "x.tar")
+    assert listing.ids == ("1.png", "2.png")
+    assert [place.read() for place in listing.part(range(2))] == [picture, picture]
+
+
 def test_an_index_is_made_once_and_again_when_the_file_changes(tmp_path, picture, monkeypatch, cache):
     file = pack_tar(tmp_path / "a.tar", {"1.png": picture})
     scanned = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import re
 
 import pytest
@@ -98,3 +100,78 @@ def test_a_folder_behind_any_file_system(tmp_path):
     system.pipe("/bucket/empty/notes.txt", b"")
     with pytest.raises(ImagesError, match=r"no images below this folder \(1 other files\)"):
         list_images("memory://bucket/empty")
+
+
+@pytest.mark.parametrize(
+    ("path", "expected", "times"),
+    [
+        ("cats/cut.png", r"^the answer is cut short \(tried 3 times\)$", 3),
+        ("cats/stall.png", r"^no answer in 0.5 s \(tried 3 times\)$", 3),
+    ],
+)
+def test_what_comes_in_part_only_is_asked_for_again_and_given_up(web, path, expected, times):
+    paint(web.root / path, "red")
+    with pytest.raises(OSError) as caught:
+        read_all(f"{web.url}/{path}")
+    assert web.asked[f"/{path}"] == times
+    assert re.search(expected, caught.value.strerror)
+
+
+def test_more_bytes_than_an_image_has_are_not_read(web):
+    (web.root / "large.png").write_bytes(bytes(3_000_000))
+    with pytest.raises(OSError, match=r"more bytes than the 1000000 that are expected at most"):
+        read_all(f"{web.url}/large.png", most=1_000_000)
+    assert web.asked["/large.png"] == 1
+    with pytest.raises(OSError, match="3000000 bytes are too many, expected at most 1000000"):
+        read_all(str(web.root / "large.png"), most=1_000_000)
+
+
+def test_a_server_that_sends_whole_files_is_not_taken_for_one_that_sends_parts(web):
+    (web.root / "whole.bin").write_bytes(bytes(range(100)))
+    with pytest.raises(OSError, match="whole files only, no parts of them"):
+        bytesio.read_part(f"{web.url}/whole.bin", 10, 20)
+    (web.root / "parts.bin").write_bytes(bytes(range(100)))
+    assert bytesio.read_part(f"{web.url}/parts.bin", 10, 20) == bytes(range(10, 30))
+    assert bytesio.read_part(f"{web.url}/parts.bin", 10, 0) == b""
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+def test_a_server_that_stalls_in_the_middle_of_a_file_ends_the_listing(web, kind):
+    images = {f"{number}.png": bytes([number]) * 1000 for number in range(10)}
+    (pack_tar if kind == "tar" else pack_parquet)(web.root / f"stall.{kind}", images)
+    with pytest.raises(ImagesError, match=rf"stall\.{kind}: .*no answer in 0.5 s \(tried 3 times\)"):
+        list_images(f"{web.url}/stall.{kind}")
+
+
+def test_a_parquet_file_behind_a_url_whose_server_fails_later_fails_its_rows_and_is_tried_again(web):
+    images = {f"{number}.png": random.Random(number).randbytes(20_000) for number in range(40)}
+    file = pack_parquet(web.root / "a.parquet", images, rows_a_group=10)
+    listing = list_images(f"{web.url}/a.parquet")
+    assert listing.places[0].read() == images["0.png"]
+    data = file.read_bytes()
+    file.unlink()
+    with pytest.raises(OSError, match="row group 1 cannot be read from row 0 on: .*404"):
+        listing.places[12].read()
+    file.write_bytes(data)
+    assert listing.places[12].read() == images["12.png"]
+
+
+def test_a_listing_may_take_longer_than_one_answer():
+    from fsspec.asyn import AsyncFileSystem
+
+    class Slow(AsyncFileSystem):
+        async def _find(self, path):
+            await asyncio.sleep(0.3)
+            return [f"{path}/x.png"]
+
+    assert bytesio.call(Slow(), "find", "bucket", seconds=60.0) == ["bucket/x.png"]
+    with pytest.raises(TimeoutError):
+        bytesio.call(Slow(), "find", "bucket", seconds=0.05)
+
+
+def test_names_with_spaces_and_accents_behind_a_url(web):
+    paint(web.root / "a b" / "café.png", "red")
+    (web.root / "list.txt").write_text("a b/café.png\n", encoding="utf-8")
+    listing = list_images(f"{web.url}/list.txt")
+    assert listing.ids == ("a b/café.png",)
+    assert listing.places[0].read() == (web.root / "a b" / "café.png").read_bytes()
