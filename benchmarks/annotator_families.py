@@ -33,7 +33,7 @@ from labelstore.errors import AnnotatorError
 from labelstore.pipelines.annotators import Annotator, AnnotatorSpec, load_annotator, timm_models, torchvision_models
 from labelstore.pipelines.annotators.dense import TOLERANCE, WHAT_WORKS, relative_error
 
-SIZES = (256, 320, 475)
+SIZES = (256, 475)
 PAPERS = "timm:tf_efficientnet_l2.ns_jft_in1k_475"
 LEAST_SPREAD = 100 * TOLERANCE
 BEGIN, END = "<!-- families: made by `make families` -->", "<!-- end of families -->"

@@ -25,8 +25,6 @@ MAX_CLASSES = 65_535  # classes are stored as uint16, and 65535 is 'no class'
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 PROBE_IMAGES = 2
 _FOLDED_TOLERANCE = 1e-5
-_UNSEEN = 1e-5
-"""Of a change at the first pixels: what the last ones do not change."""
 
 
 class Annotator:
@@ -230,27 +228,9 @@ def _probe(
         raise refused(name, error, size, own_size, f"on a batch {list(probe.shape)}") from error
     _check_output(name, output)
     route = find_route(module, probe, output.float(), name)
-    if size != own_size:
-        _check_edges(name, route, probe, own_size)
     if not fixed:
         fold_norms(module, lambda: route.dense(probe), _FOLDED_TOLERANCE if device.type == "cpu" else ACCELERATOR_TOLERANCE)
     return output, route
-
-
-def _check_edges(name: str, route: DenseRoute, probe: Tensor, own_size: int) -> None:
-    """Any other layer may drop a rest as well (poolings, patches of patches): then the last pixels change nothing."""
-    size = probe.shape[-1]
-    strip, changed = max(2, size // 100), probe.clone()
-    changed[0, :, :strip] += 1
-    changed[0, :, :, :strip] += 1
-    changed[1, :, -strip:] += 1
-    changed[1, :, :, -strip:] += 1
-    first, last = (route.dense(changed) - route.dense(probe)).abs().amax((1, 2, 3)).tolist()
-    if last <= _UNSEEN * first and first > 0:
-        raise AnnotatorError(
-            f"{name} does not take images of {size} px (its own size is {own_size} px): its map does not cover the whole image, "
-            f"the last {strip} px change nothing"
-        )
 
 
 def _check_output(name: str, output: Any) -> None:

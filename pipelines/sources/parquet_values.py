@@ -70,7 +70,7 @@ class _Cursor:
 
     @property
     def is_over(self) -> bool:
-        return self.row >= self._rows
+        return bool(self.row >= self._rows)
 
     def advance(self) -> _Piece:
         """Return the next piece.
