@@ -206,12 +206,14 @@ def test_files_that_wait_to_be_decoded_are_no_more_bytes_than_is_said(ahead, mon
     places, counter = counted(100)
     with ThreadPoolExecutor(1) as executor:
         batches = executor.submit(list, load_batches(places, [10] * 10, spec(ahead)))
-        for expected in (0, 20, 40):
-            assert settled(counter) <= expected + loading._READERS + 1
-            assert decoded.count == expected
-            go_on.release(20)
-            settled(decoded)
-        go_on.release(100)
+        try:
+            for expected in (0, 20, 40):
+                assert settled(counter) <= expected + loading._READERS + 1
+                assert decoded.count == expected
+                go_on.release(20)
+                settled(decoded)
+        finally:
+            go_on.release(100)
         assert [len(batch) for batch in batches.result()] == [10] * 10
     assert counter.count == 100
 

@@ -24,7 +24,7 @@ from labelstore.pipelines.samples import copy_samples
 from labelstore.pipelines.sources import bytesio
 
 FOLDERS, IN_EACH = ("beside", "café au lait", "n01440764", "Zebra"), 16
-SIDE = (500, 375)
+SIDE = (250, 188)
 
 
 @pytest.fixture(autouse=True)
