@@ -10,21 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
 from labelstore.cli.output import human_bytes, human_count, human_seconds
+from labelstore.cli.progress import ProgressBar
+from labelstore.cli.telling import tell, warn
 from labelstore.pipelines import defaults
 from labelstore.pipelines.annotators.spec import PRECISIONS
-from labelstore.pipelines.observer import Observer
 from labelstore.schema import BASELINES, EXIF_RULES
 
 if TYPE_CHECKING:
@@ -42,59 +33,6 @@ def _triple(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
     except ValueError as error:
         raise click.BadParameter(f"expected three numbers with commas between, got {value!r}") from error
     return red, green, blue
-
-
-class ProgressBar(Observer):
-    """Shows a run on a terminal: phases, a bar with images/s and the time left, warnings. To stderr."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task = self._progress.add_task("", total=None, rate="")
-        self._already = 0
-
-    def __enter__(self) -> ProgressBar:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def phase(self, text: str) -> None:
-        """Show what begins."""
-        self._progress.update(self._task, description=text)
-
-    def dashboard(self, url: str) -> None:
-        """Print the dashboard's address, to be clicked while the run goes on."""
-        _tell(self._console, f"Dask dashboard: {url}")
-
-    def warning(self, text: str) -> None:
-        """Print a warning above the bar."""
-        _warn(self._console, text)
-
-    def plan(self, total: int, already: int) -> None:
-        """Start the bar; rows that are committed already count as done, but not in images/s."""
-        self._already = already
-        self._progress.reset(self._task, total=total, completed=already, description="annotating", rate="")
-
-    def rows(self, done: int, failed: int) -> None:
-        """Move the bar."""
-        elapsed = self._progress.tasks[0].elapsed or 0.0
-        rate = f"{(done + failed) / elapsed:.1f} images/s" if elapsed else ""
-        text = f"{rate}, {failed} failed" if failed else rate
-        self._progress.update(self._task, completed=self._already + done + failed, rate=text)
 
 
 @click.command("annotate")
@@ -264,7 +202,7 @@ def command(
     console = Console(stderr=True)
     if not images:
         images = (str(copy_samples(Path(FOLDER))),)
-        _tell(console, f"No images given: annotating the sample photographs, copied to {FOLDER}/")
+        tell(console, f"No images given: annotating the sample photographs, copied to {FOLDER}/")
     source = ImagesSpec(images, images_root, image_column, id_column, label_column)
     resources = plan_resources(workers, device, batch_size, compiled=compiled)
     settings = Settings(**{**choices, "model": choices["model"] or None})
@@ -278,7 +216,7 @@ def command(
 def _show(summary: Summary, console: Console) -> None:
     counts = summary.counts
     if not summary.new_rows:
-        _tell(console, f"Nothing to do: all {counts.rows} images are in {summary.store}.")
+        tell(console, f"Nothing to do: all {counts.rows} images are in {summary.store}.")
     _show_failures(summary, console)
     rate = f", {summary.new_rows / summary.seconds:.1f} images/s" if summary.new_rows else ""
     size = f", {counts.bytes_a_map:,.0f} bytes a map" if counts.bytes_a_map else ""
@@ -315,21 +253,12 @@ def _show_agreement(summary: Summary) -> None:
 def _show_failures(summary: Summary, console: Console) -> None:
     if not summary.counts.failed:
         return
-    _warn(console, f"{human_count(summary.counts.failed, 'image')} failed:")
+    warn(console, f"{human_count(summary.counts.failed, 'image')} failed:")
     for image_id, reason in summary.failures[:_SHOWN_FAILURES]:
-        _tell(console, f"  {image_id}: {reason}")
+        tell(console, f"  {image_id}: {reason}")
     more = summary.counts.failed - _SHOWN_FAILURES
     if more > 0:
-        _tell(console, f"  and {more} more: labelstore info {shlex.quote(summary.store)} --json")
-
-
-def _warn(console: Console, text: str) -> None:
-    _tell(console, Text.assemble(("Warning:", "yellow"), " ", text))
-
-
-def _tell(console: Console, text: str | Text) -> None:
-    """Print a line as it is: names in it may look like markup, and a line that is wrapped cannot be searched for."""
-    console.print(Text(text) if isinstance(text, str) else text, soft_wrap=True)
+        tell(console, f"  and {more} more: labelstore info {shlex.quote(summary.store)} --json")
 
 
 def _as_json(summary: Summary) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from labelstore.agreement import Agreement, label_agreement
 from labelstore.cli.output import human_bytes, human_count
+from labelstore.cli.telling import tell
 from labelstore.errors import DamagedError
 from labelstore.reader import LabelMapReader
 from labelstore.schema import AnnotatorRecord, StoreInfo
@@ -50,10 +51,10 @@ def _show(reader: LabelMapReader, store: str, counts: StoreCounts) -> None:
         table.add_row(Text(name, style="bold"), Text(value))  # Text: names in it may look like markup
     console.print(table)
     for image_id, reason in failures_of(reader, _SHOWN_FAILURES):
-        console.print(Text(f"  failed: {image_id}: {reason}"), soft_wrap=True)
+        tell(console, f"  failed: {image_id}: {reason}")
     if counts.failed > _SHOWN_FAILURES:
         more = counts.failed - _SHOWN_FAILURES
-        console.print(Text(f"  and {more} more: labelstore info {shlex.quote(store)} --json"), soft_wrap=True)
+        tell(console, f"  and {more} more: labelstore info {shlex.quote(store)} --json")
     if counts.pending:
         console.print(f"{counts.pending} rows are pending: run annotate again to make them.", highlight=False)
 

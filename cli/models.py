@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
 from labelstore.cli.output import human_count
+from labelstore.cli.telling import tell
 
 if TYPE_CHECKING:
     from labelstore.pipelines.annotators.catalogue import MapFound, MapSizes
@@ -60,10 +60,10 @@ def command(pattern: str | None, as_json: bool) -> None:
         for line in _aligned([_HEADINGS, *(_cells(model, found) for model, found in rows)]):
             click.echo(line)
     for note in missing:
-        _tell(console, f"Not listed: {note}")
+        tell(console, f"Not listed: {note}")
     unknown = sum(found is None for _, found in rows)
     if unknown:
-        _tell(
+        tell(
             console, f"{human_count(unknown, 'map size')} not looked for yet: labelstore models PATTERN finds those that fit it"
         )
 
@@ -106,7 +106,3 @@ def _as_json(model: Listed, found: MapFound | None) -> dict[str, Any]:
     map_size = None if found is None else found.size
     reason = "not looked for" if found is None else found.reason
     return {**asdict(model), "map_size": map_size, "reason": reason}
-
-
-def _tell(console: Console, text: str) -> None:
-    console.print(Text(text), soft_wrap=True)

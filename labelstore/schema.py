@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from labelstore.errors import FormatError
+from labelstore.attributes import Attributes
 
 FORMAT_VERSION = 1
 ATTRIBUTE = "labelstore"
@@ -205,21 +205,20 @@ class StoreInfo:
         FormatError
             With the key, what was expected, what was found, and ``where``.
         """
-        take = _Taker(attributes, where)
-        take.version()
-        record = take.nested("annotator")
+        take = Attributes(attributes, where, f"{ATTRIBUTE}.")
+        _require_version(take)
         names, ids, targets = (take.strings(key) for key in ("class_names", "class_ids", "target_names"))
-        encoding = take.text("encoding")
+        encoding, map_size = take.text("encoding"), take.size("map_size")
         info = cls(
             num_rows=take.whole("num_rows", 0, 2**48),
             num_classes=take.whole("num_classes", 1, MAX_CLASSES),
             top_k=take.whole("top_k", 1, MAX_CLASSES),
-            map_size=take.size("map_size"),
+            map_size=map_size,
             shard_size=take.whole("shard_size", 1, 2**24),
             id_bytes=take.whole("id_bytes", 1, 65536),
-            annotator=record.annotator(),
+            annotator=_annotator(take.nested("annotator")),
             encoding=encoding,
-            spectral=take.spectral() if encoding == "spectral" else None,
+            spectral=_spectral(take.nested("spectral"), map_size) if encoding == "spectral" else None,
             baseline=take.one_of("baseline", BASELINES),
             exif=take.one_of("exif", EXIF_RULES),
             class_names=names,
@@ -227,7 +226,7 @@ class StoreInfo:
             target_names=targets,
             images_root=take.text("images_root", optional=True),
             decoder=take.text("decoder", optional=True) or "pillow",
-            distance=take.distance(),
+            distance=_distance(take),
             versions={str(key): str(value) for key, value in take.mapping("versions").items()},
             created=take.text("created"),
             recipe=take.text("recipe"),
@@ -254,129 +253,56 @@ def index_arrays(info: StoreInfo) -> tuple[ArraySpec, ...]:
     )
 
 
-class _Taker:
-    """Takes typed values out of somebody's JSON object, or says what is wrong with it."""
-
-    def __init__(self, values: object, where: str, prefix: str = "") -> None:
-        self.where = where
-        self.prefix = prefix
-        if not isinstance(values, Mapping):
-            raise self.wrong("", "an object", type(values).__name__)
-        self.values = values
-
-    def wrong(self, key: str, expected: str, found: object) -> FormatError:
-        return FormatError(
-            f"{self.where}: attribute '{ATTRIBUTE}.{self.prefix}{key}': expected {expected}, found {str(found)[:80]}"
-        )
-
-    def version(self) -> None:
-        found = self.values.get("format_version")
-        if found != FORMAT_VERSION:
-            hint = "; a newer labelstore made this store: pip install --upgrade labelstore" if _newer(found) else ""
-            raise self.wrong("format_version", f"{FORMAT_VERSION}, which this version reads", f"{found!r}{hint}")
-
-    def whole(self, key: str, low: int, high: int) -> int:
-        value = self.values.get(key)
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise self.wrong(key, f"a whole number in {low}..{high}", repr(value))
-        return value
-
-    def text(self, key: str, optional: bool = False) -> Any:
-        value = self.values.get(key)
-        if not isinstance(value, str) and not (optional and value is None):
-            raise self.wrong(key, "a text", repr(value))
-        return value
-
-    def one_of(self, key: str, choices: tuple[str, ...]) -> str:
-        value = self.values.get(key)
-        if value not in choices:
-            raise self.wrong(key, " or ".join(map(repr, choices)), repr(value))
-        return str(value)
-
-    def mapping(self, key: str) -> Mapping[str, Any]:
-        value = self.values.get(key)
-        if not isinstance(value, Mapping):
-            raise self.wrong(key, "an object", repr(value))
-        return value
-
-    def nested(self, key: str) -> _Taker:
-        return _Taker(self.mapping(key), self.where, f"{self.prefix}{key}.")
-
-    def annotator(self) -> AnnotatorRecord:
-        others = self.values.get("others") or ()
-        if not isinstance(others, list | tuple):
-            raise self.wrong("others", "a list of models", repr(others))
-        members = [_Taker(other, self.where, f"{self.prefix}others.") for other in others]
-        flip = self.values.get("flip", False)
-        if not isinstance(flip, bool):
-            raise self.wrong("flip", "true or false", repr(flip))
-        return AnnotatorRecord(
-            name=self.text("name"),
-            weights_sha256=self.text("weights_sha256"),
-            input_size=self.whole("input_size", 1, 2**20),
-            mean=self.numbers("mean"),
-            std=self.numbers("std"),
-            interpolation=self.text("interpolation"),
-            requested=self.text("requested", optional=True),
-            weights=self.text("weights", optional=True),
-            others=tuple(member.member() for member in members),
-            flip=flip,
-            precision=self.text("precision", optional=True) or "float32",
-        )
-
-    def member(self) -> MemberRecord:
-        weights, requested = (self.text(key, optional=True) for key in ("weights", "requested"))
-        return MemberRecord(self.text("name"), self.whole("input_size", 1, 2**20), weights, requested)
-
-    def spectral(self) -> SpectralShape:
-        shape = self.nested("spectral")
-        classes, (height, width) = shape.whole("classes", 1, MAX_CLASSES), self.size("map_size")
-        frequencies = shape.size("frequencies")
-        if frequencies[0] > height or frequencies[1] > width:
-            raise shape.wrong("frequencies", f"at most the map's {[height, width]}", list(frequencies))
-        return SpectralShape(
-            classes=classes,
-            shaped=shape.whole("shaped", 0, classes),
-            patterns=shape.whole("patterns", 0, frequencies[0] * frequencies[1] - 1),
-            frequencies=frequencies,
-            tail_bits=shape.whole("tail_bits", 0, 2),
-        )
-
-    def distance(self) -> LabelDistance | None:
-        if self.values.get("distance") is None:
-            return None
-        found = self.nested("distance")
-        l1, kl, agreement = (found.number(key) for key in ("l1", "kl", "agreement"))
-        return LabelDistance(l1, kl, agreement, found.whole("images", 1, 2**48))
-
-    def number(self, key: str) -> float:
-        value = self.values.get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self.wrong(key, "a number", repr(value))
-        return float(value)
-
-    def strings(self, key: str) -> tuple[str, ...] | None:
-        value = self.values.get(key)
-        if value is None:
-            return None
-        if not isinstance(value, list | tuple) or not all(isinstance(entry, str) for entry in value):
-            raise self.wrong(key, "a list of texts or null", repr(value))
-        return tuple(value)
-
-    def numbers(self, key: str) -> tuple[float, ...]:
-        value = self.values.get(key)
-        if not isinstance(value, list | tuple) or not all(isinstance(entry, int | float) for entry in value):
-            raise self.wrong(key, "a list of numbers", repr(value))
-        return tuple(float(entry) for entry in value)
-
-    def size(self, key: str) -> tuple[int, int]:
-        value = self.values.get(key)
-        if isinstance(value, list | tuple) and len(value) == 2:
-            height, width = value
-            if all(isinstance(n, int) and not isinstance(n, bool) and 1 <= n <= 4096 for n in (height, width)):
-                return height, width
-        raise self.wrong(key, "[height, width], each in 1..4096", repr(value))
+def _require_version(take: Attributes) -> None:
+    found = take.values.get("format_version")
+    if found != FORMAT_VERSION:
+        newer = isinstance(found, int) and not isinstance(found, bool) and found > FORMAT_VERSION
+        hint = "; a newer labelstore made this store: pip install --upgrade labelstore" if newer else ""
+        raise take.wrong("format_version", f"{FORMAT_VERSION}, which this version reads", f"{found!r}{hint}")
 
 
-def _newer(found: object) -> bool:
-    return isinstance(found, int) and not isinstance(found, bool) and found > FORMAT_VERSION
+def _annotator(take: Attributes) -> AnnotatorRecord:
+    others, flip = take.values.get("others") or (), take.values.get("flip", False)
+    if not isinstance(others, list | tuple):
+        raise take.wrong("others", "a list of models", repr(others))
+    if not isinstance(flip, bool):
+        raise take.wrong("flip", "true or false", repr(flip))
+    return AnnotatorRecord(
+        name=take.text("name"),
+        weights_sha256=take.text("weights_sha256"),
+        input_size=take.whole("input_size", 1, 2**20),
+        mean=take.numbers("mean"),
+        std=take.numbers("std"),
+        interpolation=take.text("interpolation"),
+        requested=take.text("requested", optional=True),
+        weights=take.text("weights", optional=True),
+        others=tuple(_member(Attributes(other, take.where, f"{take.path}others.")) for other in others),
+        flip=flip,
+        precision=take.text("precision", optional=True) or "float32",
+    )
+
+
+def _member(take: Attributes) -> MemberRecord:
+    weights, requested = (take.text(key, optional=True) for key in ("weights", "requested"))
+    return MemberRecord(take.text("name"), take.whole("input_size", 1, 2**20), weights, requested)
+
+
+def _spectral(take: Attributes, map_size: tuple[int, int]) -> SpectralShape:
+    classes, frequencies = take.whole("classes", 1, MAX_CLASSES), take.size("frequencies")
+    if frequencies[0] > map_size[0] or frequencies[1] > map_size[1]:
+        raise take.wrong("frequencies", f"at most the map's {list(map_size)}", list(frequencies))
+    return SpectralShape(
+        classes=classes,
+        shaped=take.whole("shaped", 0, classes),
+        patterns=take.whole("patterns", 0, frequencies[0] * frequencies[1] - 1),
+        frequencies=frequencies,
+        tail_bits=take.whole("tail_bits", 0, 2),
+    )
+
+
+def _distance(take: Attributes) -> LabelDistance | None:
+    if take.values.get("distance") is None:
+        return None
+    found = take.nested("distance")
+    l1, kl, agreement = (found.number(key) for key in ("l1", "kl", "agreement"))
+    return LabelDistance(l1, kl, agreement, found.whole("images", 1, 2**48))

@@ -20,6 +20,7 @@ from labelstore.pipelines.annotators.load import MAX_CLASSES
 from labelstore.pipelines.annotators.network import Listed, Network, in_short
 from labelstore.pipelines.annotators.spec import AnnotatorSpec
 from labelstore.pipelines.annotators.weightless import build_weightless, find_map_size
+from labelstore.pipelines.user_cache import cache_folder
 
 _WILDCARDS = "*?["
 
@@ -140,9 +141,8 @@ def _build(name: str) -> Network:
 
 
 def _cache_file() -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     versions = "-".join(f"{name}-{_version(name)}" for name in ("labelstore", "timm", "torchvision", "torch"))
-    return cache / "labelstore" / "maps" / f"{versions}.json"
+    return cache_folder("maps") / f"{versions}.json"
 
 
 def _version(package: str) -> str:

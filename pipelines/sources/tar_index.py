@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from labelstore.pipelines.sources.bytesio import call, with_retries
 from labelstore.pipelines.sources.spec import is_url
+from labelstore.pipelines.user_cache import cache_folder
 
 _VERSION = 1
 
@@ -67,7 +68,6 @@ def save(file: str, stamp: str, index: TarIndex) -> None:
 
 
 def _path(file: str, stamp: str) -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     where = file if is_url(file) else os.path.realpath(file)
     digest = hashlib.sha256(f"{_VERSION} {where} {stamp}".encode(errors="surrogateescape")).hexdigest()
-    return cache / "labelstore" / "tar" / f"{digest}.npz"
+    return cache_folder("tar") / f"{digest}.npz"

@@ -130,7 +130,7 @@ def annotated(source: tuple[str, ...], store: str, *options: object) -> dict[str
     return maps(store)
 
 
-def the_same_everywhere(photographs: Path, web: WebServer, *options: object) -> None:
+def check_same_everywhere(photographs: Path, web: WebServer, *options: object) -> None:
     expected = annotated(as_folder(photographs, web.root, web.url), "folder.zarr", *options)
     assert len(expected) == len({scores for _, scores, _ in expected.values()}) == 64
     assert {label for _, _, label in expected.values()} == set(FOLDERS)
@@ -141,12 +141,12 @@ def the_same_everywhere(photographs: Path, web: WebServer, *options: object) -> 
 
 
 def test_the_same_photographs_get_the_same_maps_from_every_source(photographs, web):
-    the_same_everywhere(photographs, web, *TOY, "--encoding", "topk")
+    check_same_everywhere(photographs, web, *TOY, "--encoding", "topk")
 
 
 @pytest.mark.slow
 def test_a_real_annotator_gives_the_same_photographs_the_same_bytes_from_every_source(photographs, web):
-    the_same_everywhere(photographs, web, "--workers", "0", "--device", "cpu", "--encoding", "topk")
+    check_same_everywhere(photographs, web, "--workers", "0", "--device", "cpu", "--encoding", "topk")
 
 
 # Sources with something wrong
