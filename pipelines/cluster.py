@@ -42,6 +42,7 @@ def local_cluster(resources: Resources) -> Iterator[Client]:
     workers = {number: {"cls": Nanny, "options": _worker_options(number, resources)} for number in range(resources.workers)}
     with (
         warnings.catch_warnings(),
+        _no_variables_left(),
         dask.config.set({"distributed.nanny.pre-spawn-environ": environment, **_SELDOM}),
         _loop_deaf_to_interrupts() as loop,
     ):
@@ -55,6 +56,17 @@ def local_cluster(resources: Resources) -> Iterator[Client]:
             except TimeoutError as error:
                 raise RunError(f"{resources.workers} worker processes did not start in {_START_SECONDS} s") from error
             yield client
+
+
+@contextmanager
+def _no_variables_left() -> Iterator[None]:
+    """Take new environment variables back: Dask leaves its workers' in this process, which may start others with other needs."""
+    before = set(os.environ)
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - before:
+            del os.environ[name]
 
 
 @contextmanager

@@ -15,8 +15,9 @@ from PIL import Image
 from labelstore import LabelMapReader
 from labelstore.errors import OptionError, RunError
 from labelstore.pipelines.annotate import Summary, annotate
+from labelstore.pipelines.cluster import local_cluster
 from labelstore.pipelines.observer import Observer
-from labelstore.pipelines.resources import Resources, plan_resources
+from labelstore.pipelines.resources import SPIN_BRIEFLY, SPIN_NEVER, Resources, plan_resources
 from labelstore.pipelines.samples import copy_samples
 from labelstore.pipelines.settings import Settings
 
@@ -117,6 +118,22 @@ def test_a_worker_that_dies_again_and_again_ends_the_run_in_words(pictures, tmp_
     monkeypatch.delenv(unruly_annotators.DEATHS)
     assert run(pictures, tmp_path / "labels.zarr", DEADLY, 0).new_rows == 8
     assert contents(tmp_path / "labels.zarr") == before
+
+
+def variables() -> dict[str, str | None]:
+    return {name: os.environ.get(name) for name in ("GOMP_SPINCOUNT", "OMP_NUM_THREADS", "MALLOC_ARENA_MAX")}
+
+
+def test_every_cluster_has_its_own_settings_and_leaves_none_behind(monkeypatch):
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "3")  # the user's own is kept
+    before, cores = os.environ.copy(), len(os.sched_getaffinity(0))
+    for workers, threads in ((1, 1), (1, cores + 1)):
+        resources = Resources(workers, "cpu", threads, 1, 1)
+        with local_cluster(resources) as client:
+            (found,) = client.run(variables).values()
+        spin = {"GOMP_SPINCOUNT": str((SPIN_NEVER if threads > cores else SPIN_BRIEFLY)["GOMP_SPINCOUNT"])}
+        assert found == {**spin, "OMP_NUM_THREADS": str(threads), "MALLOC_ARENA_MAX": "3"}
+        assert os.environ == before
 
 
 def test_resources_are_shared_out_among_the_workers(monkeypatch):
