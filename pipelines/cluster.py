@@ -60,7 +60,7 @@ def local_cluster(resources: Resources) -> Iterator[Client]:
 
 @contextmanager
 def _no_variables_left() -> Iterator[None]:
-    """Take new environment variables back: Dask leaves its workers' in this process, which may start others with other needs."""
+    """Take new environment variables back: Dask leaves its workers' in this process, where the next ones would find them."""
     before = set(os.environ)
     try:
         yield
