@@ -1,12 +1,12 @@
 """`labelstore annotate --workers 1` and `--workers 2` against the best of several bare loops of one process, all cores in use.
 
-A bare loop decodes and resizes JPEGs, runs EfficientNet-Lite0, puts its head on every location and takes torch.topk; it stores
-nothing. It runs one step after the other or with threads that decode a batch together, with several batch sizes, in the memory
-format that is fastest, and again with the settings of allocator and OpenMP that annotate gives its workers; annotate does all
-of its work: encoding, checksums, a durable store. All are timed without their start-up (imports, loading the model, starting
-the cluster), in interleaved rounds.
+A bare loop decodes and resizes JPEGs, runs a network (EfficientNet-Lite0, or any of timm's with random weights), puts its head
+on every location and takes torch.topk; it stores nothing. It runs one step after the other or with threads that decode a batch
+together, with several batch sizes, in the memory format that is fastest, and again with the settings of allocator and OpenMP
+that annotate gives its workers; annotate does all of its work: encoding, checksums, a durable store. All are timed without
+their start-up (imports, loading the model, starting the cluster), in interleaved rounds.
 
-python benchmarks/annotate_throughput.py [--images 1024] [--rounds 5] [--json FILE]
+python benchmarks/annotate_throughput.py [--images 1024] [--rounds 5] [--network resnet50] [--json FILE]
 """
 
 from __future__ import annotations
@@ -32,8 +32,18 @@ from photos import make_photos
 from labelstore.pipelines.resources import KEEP_THE_HEAP, SPIN_BRIEFLY
 
 GOAL = 0.95
+NETWORK = "LABELSTORE_BENCH_NETWORK"
 OURS = ("annotate --workers 1", "annotate --workers 2")
 SETTINGS: dict[str, Mapping[str, object]] = {"": {}, ", annotate's settings": {**KEEP_THE_HEAP, **SPIN_BRIEFLY}}
+
+
+def random_network() -> Any:
+    """A factory for `annotate --model`: the network that the environment names, its weights the same in every process."""
+    import timm
+    import torch
+
+    torch.manual_seed(0)
+    return timm.create_model(os.environ[NETWORK])
 
 
 def bare_loops(folder: str, threads: int) -> dict[str, float]:
@@ -44,9 +54,10 @@ def bare_loops(folder: str, threads: int) -> dict[str, float]:
     from labelstore.pipelines.annotators import AnnotatorSpec, builtin
 
     torch.set_num_threads(threads)
-    network = builtin.build(AnnotatorSpec(builtin.NAME))
-    module: Any = network.module.eval().to(memory_format=torch.channels_last)
-    side = network.preprocessing.input_size
+    lite = builtin.build(AnnotatorSpec(builtin.NAME))
+    module: Any = random_network() if NETWORK in os.environ else lite.module
+    module = module.eval().to(memory_format=torch.channels_last)
+    head, side = module.get_classifier(), lite.preprocessing.input_size
     paths = sorted(Path(folder).iterdir())
 
     def load(path: Path) -> np.ndarray:
@@ -55,7 +66,7 @@ def bare_loops(folder: str, threads: int) -> dict[str, float]:
     def forward(pixels: list[np.ndarray]) -> None:
         batch = (torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
         features = module.forward_features(batch).permute(0, 2, 3, 1)
-        torch.topk(module.classifier(features), 5, dim=-1)
+        torch.topk(head(features), 5, dim=-1)
 
     def run(batch_size: int, load_all: Callable[[list[Path]], list[np.ndarray]]) -> float:
         start = time.perf_counter()
@@ -86,12 +97,16 @@ def pipeline(folder: Path, scratch: Path, workers: str) -> float:
     store = scratch / "labels.zarr"
     shutil.rmtree(store, ignore_errors=True)
     command = ["labelstore", "annotate", str(folder), "--store", str(store), "--workers", workers, "--json"]
-    out = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, "PATH": _path()})
+    if NETWORK in os.environ:
+        command += ["--model", "annotate_throughput:random_network", "--image-size", "224"]
+    out = subprocess.run(command, check=True, capture_output=True, text=True, env=_environment())
     return float(json.loads(out.stdout)["images_per_second"])
 
 
-def _path() -> str:
-    return f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+def _environment() -> dict[str, str]:
+    """One in which the command is found, and this module."""
+    places = {"PATH": str(Path(sys.executable).parent), "PYTHONPATH": str(Path(__file__).parent)}
+    return {**os.environ, **{name: os.pathsep.join(filter(None, (at, os.environ.get(name)))) for name, at in places.items()}}
 
 
 def measure(folder: Path, scratch: Path, rounds: int, threads: int) -> dict[str, list[float]]:
@@ -110,15 +125,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--network", help="one of timm's, with random weights, at 224 px  [default: EfficientNet-Lite0]")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.network:
+        os.environ[NETWORK] = options.network
     threads = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as scratch:
         found = measure(make_photos(Path(scratch), options.images), Path(scratch), options.rounds, threads)
     medians = {way: statistics.median(rates) for way, rates in found.items()}
-    print(
-        f"{options.images} JPEGs of 500x375, EfficientNet-Lite0 at 224 px, {threads} threads, {options.rounds} rounds, medians"
-    )
+    network = options.network or "EfficientNet-Lite0"
+    print(f"{options.images} JPEGs of 500x375, {network} at 224 px, {threads} threads, {options.rounds} rounds, medians")
     for way, rate in medians.items():
         print(f"  {way:75} {rate:7.1f} images/s")
     result: dict[str, Any] = {"images": options.images, "threads": threads, "images_per_second": medians, "goal": GOAL}

@@ -33,6 +33,10 @@ class StoreWriteError(LabelStoreError, OSError):
     """The store cannot be written: full or read-only disk, missing rights."""
 
 
+class StoreBusyError(StoreWriteError):
+    """Another process is writing to the store."""
+
+
 class DamagedError(LabelStoreError, OSError):
     """Stored bytes are not what was committed: a failed checksum, a cut file, impossible values."""
 

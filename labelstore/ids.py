@@ -13,7 +13,7 @@ from labelstore.errors import DamagedError, UnknownIdError
 
 
 class ImageIds(Sequence[str]):
-    """The ids of a store, by row. Immutable, so safe to share between threads and processes.
+    """The ids of a store, by row; empty for holes. Immutable, so safe to share between threads and processes.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class ImageIds(Sequence[str]):
         except UnicodeEncodeError:
             return int(self.rows([key])[0])
         place = int(self._sorted.searchsorted(raw))
-        if place < self._count and self._sorted[place] == raw and b"\0" not in raw:
+        if raw and place < self._count and self._sorted[place] == raw and b"\0" not in raw:
             return place if self._order is None else int(self._order[place])
         return int(self.rows([key])[0])
 
@@ -107,6 +107,8 @@ class ImageIds(Sequence[str]):
         # A longer id was cut to a stored one's length, and a NUL at its end has vanished: neither is in the store.
         if max(map(len, encoded), default=0) > self._width or b"\0" in b"".join(encoded):
             known &= [len(raw) <= self._width and b"\0" not in raw for raw in encoded]
+        if not all(encoded):  # holes have none
+            known &= list(map(bool, encoded))
         rows = places if self._order is None else self._order[places] if len(self) else places
         return rows.astype(np.int64), known
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
@@ -22,8 +24,9 @@ MAX_CLASSES = 65535
 ERROR_BYTES = 160
 BASELINES = ("absent_mean", "absent_mass", "zero")
 EXIF_RULES = ("ignore", "apply")
-COMMIT_FIELDS = ("length", "tail", "crc32c")
-"""What a commit keeps of each file: its length in bytes, its last four bytes and the crc32c of all of it."""
+COMMIT_FIELDS = ("length", "head", "tail", "crc32c")
+"""What a commit keeps of each file: its length in bytes, its first and last four bytes and the crc32c of all of it."""
+IDS_ARRAY = re.compile(r"ids(_[1-9][0-9]{0,5})?")
 
 
 class Status(IntEnum):
@@ -47,8 +50,8 @@ class ArraySpec:
     compressed
         Whether chunks are zstd frames; else a chunk is its row's bytes and their crc32c (with ``by_row``).
     committed
-        Whether the array's files are written by the shard's task and sealed by its commit; the others are written when
-        the store is created.
+        Whether the array's files are written by the shard's task and sealed by its commit; the others, which are written when
+        the store is created or extended, end in a crc32c of their own.
     resident
         Whether a reader keeps the rows of shards that it has opened in memory: small, and needed with every map.
     """
@@ -61,6 +64,8 @@ class ArraySpec:
     committed: bool = True
     resident: bool = False
     compressed: bool = True
+    padding: int | None = None
+    """What fills the rows that a last shard does not have; ``fill`` if None."""
 
     @cached_property
     def numpy_dtype(self) -> np.dtype[Any]:
@@ -153,12 +158,25 @@ class LabelDistance:
 
 
 @dataclass(frozen=True)
+class Extent:
+    """Consecutive rows that were added together, from the start of a shard on: row ``start`` up to, not including, ``stop``.
+
+    ``images_root`` is where their images lay.
+    """
+
+    start: int
+    stop: int
+    images_root: str | None = None
+
+
+@dataclass(frozen=True)
 class StoreInfo:
     """The attributes of a store.
 
     ``top_k`` is K of the maps that are read; ``map_size`` is ``(H, W)``; ``created`` is UTC in ISO 8601; ``target_names`` are
     the folders' names where folders are labels; ``images_root`` is where the images lay when the store was made; ``decoder`` is
-    what made pixels of them.
+    what made pixels of them. ``extents`` are empty for a store that was made in one go; else its rows by the runs that added
+    them, and what lies between two of them are holes. ``ids_array`` is the array that holds the ids.
     """
 
     num_rows: int
@@ -181,16 +199,39 @@ class StoreInfo:
     versions: Mapping[str, str] = field(default_factory=dict, repr=False)
     created: str = ""
     recipe: str = field(default="", repr=False)
+    extents: tuple[Extent, ...] = ()
+    ids_array: str = "ids"
 
     @property
     def num_shards(self) -> int:
-        """Shards of ``shard_size`` rows; the last may be shorter."""
+        """Shards of ``shard_size`` rows; the last of an extent may be shorter."""
         return -(-self.num_rows // self.shard_size)
 
+    @property
+    def all_extents(self) -> tuple[Extent, ...]:
+        """The rows that images have, in runs."""
+        return self.extents or (Extent(0, self.num_rows, self.images_root),)
+
+    @property
+    def num_images(self) -> int:
+        """Rows without the holes."""
+        return sum(extent.stop - extent.start for extent in self.all_extents)
+
+    @property
+    def holes(self) -> list[range]:
+        """Rows that belong to no image: behind an extent, up to the end of its last shard."""
+        ends = zip(self.all_extents, self.all_extents[1:], strict=False)
+        return [range(one.stop, other.start) for one, other in ends if one.stop < other.start]
+
+    def extent_of(self, row: int) -> Extent:
+        """The extent that a row's shard belongs to."""
+        found = self.all_extents
+        return found[max(bisect_right(found, row, key=lambda extent: extent.start) - 1, 0)]
+
     def shard_rows(self, shard: int) -> range:
-        """Rows of one shard."""
+        """Rows of one shard, without holes."""
         start = shard * self.shard_size
-        return range(start, min(start + self.shard_size, self.num_rows))
+        return range(start, min(start + self.shard_size, self.extent_of(start).stop))
 
     def to_attributes(self) -> dict[str, Any]:
         """Return the object that goes into the group's attributes, under ``labelstore``."""
@@ -230,7 +271,12 @@ class StoreInfo:
             versions={str(key): str(value) for key, value in take.mapping("versions").items()},
             created=take.text("created"),
             recipe=take.text("recipe"),
+            extents=_extents(take),
+            ids_array=take.text("ids_array", optional=True) or "ids",
         )
+        _check_extents(take, info)
+        if not IDS_ARRAY.fullmatch(info.ids_array):
+            raise take.wrong("ids_array", "'ids' or 'ids_' and a number", repr(info.ids_array))
         for key, value in (("class_names", names), ("class_ids", ids)):
             if value is not None and len(value) != info.num_classes:
                 raise take.wrong(key, f"{info.num_classes} entries, one a class", f"{len(value)}")
@@ -238,7 +284,7 @@ class StoreInfo:
 
 
 COMMON_ARRAYS = (
-    ArraySpec("status", "uint8", (), Status.PENDING, resident=True),
+    ArraySpec("status", "uint8", (), Status.PENDING, resident=True, padding=Status.HOLE),
     ArraySpec("errors", "uint8", (ERROR_BYTES,), 0),
     ArraySpec("image_crc32", "uint32", (), 0),
 )
@@ -246,11 +292,33 @@ COMMON_ARRAYS = (
 
 
 def index_arrays(info: StoreInfo) -> tuple[ArraySpec, ...]:
-    """Return the arrays that are written once, when a store is created."""
+    """Return the arrays that are written when a store is created, and when it is extended."""
     return (
-        ArraySpec("ids", "uint8", (info.id_bytes,), 0, committed=False),
+        ArraySpec(info.ids_array, "uint8", (info.id_bytes,), 0, committed=False),
         ArraySpec("targets", "int32", (), -1, committed=False),
     )
+
+
+def _extents(take: Attributes) -> tuple[Extent, ...]:
+    listed = take.values.get("extents") or ()
+    if not isinstance(listed, list | tuple):
+        raise take.wrong("extents", "a list", repr(listed))
+    entries = (Attributes(entry, take.where, f"{take.path}extents.") for entry in listed)
+    return tuple(
+        Extent(entry.whole("start", 0, 2**48), entry.whole("stop", 0, 2**48), entry.text("images_root", optional=True))
+        for entry in entries
+    )
+
+
+def _check_extents(take: Attributes, info: StoreInfo) -> None:
+    """Each starts with the first shard after the one before it; the last ends with the rows."""
+    start = 0
+    for extent in info.extents:
+        if extent.start != start or extent.stop <= start:
+            raise take.wrong("extents", f"one from row {start} on, not empty", f"{extent.start} to {extent.stop}")
+        start = -(-extent.stop // info.shard_size) * info.shard_size
+    if info.extents and info.extents[-1].stop != info.num_rows:
+        raise take.wrong("extents", f"the last to end with row {info.num_rows}", str(info.extents[-1].stop))
 
 
 def _require_version(take: Attributes) -> None:

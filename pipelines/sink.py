@@ -12,7 +12,7 @@ import zarr
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
-from labelstore.storage import local_path
+from labelstore.storage import PARTIAL, local_path
 
 
 class Sink(Protocol):
@@ -43,7 +43,7 @@ class LocalSink:
         try:
             for key, data in files.items():
                 file = self._root / key
-                partials[file] = file.with_name(f"{file.name}.{uuid.uuid4().hex}.partial")
+                partials[file] = file.with_name(f"{file.name}.{uuid.uuid4().hex}{PARTIAL}")
                 with partials[file].open("xb") as out:
                     out.write(data)
             for partial in partials.values():  # all are written by now: the disk takes them in one go

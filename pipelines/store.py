@@ -6,6 +6,8 @@ its old commit away, its files, all of it on the disk, and only then the new com
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -14,20 +16,20 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
-from zarr.core.array_spec import ArrayConfigParams
+from zarr.core.buffer import default_buffer_prototype
 
 from labelstore.encodings import committed_arrays
-from labelstore.errors import FormatError, StoreWriteError
+from labelstore.errors import DamagedError, FormatError, StoreWriteError
 from labelstore.ids import ImageIds
 from labelstore.pipelines.files import ZSTD_LEVEL, commit_record, encode_file
+from labelstore.pipelines.index import write_index
 from labelstore.pipelines.sink import open_sink, sync_tree
-from labelstore.schema import ATTRIBUTE, UNFINISHED, ArraySpec, StoreInfo, index_arrays
-from labelstore.storage import is_blank, local_path, open_source, store_arrays
-from labelstore.storage.metadata import array_grid, commits_spec
+from labelstore.schema import UNFINISHED, ArraySpec, StoreInfo, index_arrays
+from labelstore.storage import LOCK, Source, is_blank, local_path, open_source, store_arrays
+from labelstore.storage.metadata import array_grid, codec_names, commits_spec
+from labelstore.storage.seals import sealed_attributes
 
-# A chunk of fill values that Zarr leaves out could not be told from a lost one. Zarr does not record this: it is for `ids`
-# and `targets`, which are written through Zarr.
-_WRITE_ALL: ArrayConfigParams = {"write_empty_chunks": True}
+_CODECS = {"zstd": ZstdCodec(level=ZSTD_LEVEL, checksum=True), "crc32c": Crc32cCodec()}
 
 
 def create_store(location: str, info: StoreInfo, ids: NDArray[np.uint8], targets: NDArray[np.int32]) -> None:
@@ -48,17 +50,23 @@ def create_store(location: str, info: StoreInfo, ids: NDArray[np.uint8], targets
     """
     with _writing(location):
         _require_free(location)
-        group = zarr.create_group(location, overwrite=True, attributes={UNFINISHED: True})
-        arrays = {spec.name: _create_array(group, spec, *array_grid(spec, info)) for spec in store_arrays(info)}
-        tables: tuple[NDArray[Any], ...] = (ids, targets)
-        for spec, values in zip(index_arrays(info), tables, strict=True):
-            arrays[spec.name][:] = values
         path = local_path(location)
+        group = zarr.create_group(location, overwrite=path is None, attributes={UNFINISHED: True})
+        arrays = {spec.name: _create_array(group, spec, *array_grid(spec, info)) for spec in store_arrays(info)}
+        write_index(open_sink(location), info, ids, targets, range(info.num_shards))
+        attributes = sealed_attributes(info.to_attributes(), {name: array_json(array) for name, array in arrays.items()})
+        arrays["commits"].attrs.put(attributes)
         if path is not None:
             sync_tree(path)
-        group.attrs.put({ATTRIBUTE: info.to_attributes()})
+        group.attrs.put(attributes)
         if path is not None:
             sync_tree(path)
+
+
+def array_json(array: zarr.Array[Any]) -> dict[str, Any]:
+    """Return what an array's ``zarr.json`` holds."""
+    found: dict[str, Any] = json.loads(array.metadata.to_buffer_dict(default_buffer_prototype())["zarr.json"].to_bytes())
+    return found
 
 
 class ShardWriter:
@@ -72,10 +80,16 @@ class ShardWriter:
         self._specs = committed_arrays(self.info, location)
         self._commits = commits_spec(len(self._specs))
         self._sink = open_sink(location)
+        if any(self._key(spec, 0) != f"{spec.name}/{spec.file_name(0)}" for spec in store_arrays(self.info)):
+            raise FormatError(f"{location}: expected files named as in docs/format.md; this store can only be read")
 
     def image_ids(self, shard: int) -> list[str]:
         """Return the ids of a shard's rows."""
         return list(ImageIds(self._source.index_rows(index_arrays(self.info)[0], shard), self.location))
+
+    def is_committed(self, shard: int) -> bool:
+        """Whether a shard has a commit that its files match, looked at anew."""
+        return is_committed(open_source(self.location)[0], shard)
 
     def empty_rows(self, shard: int) -> dict[str, NDArray[Any]]:
         """Return arrays for a shard's rows, filled as absent: what a failed row keeps of its map."""
@@ -118,6 +132,14 @@ class ShardWriter:
         return self._source.file_key(spec, shard)
 
 
+def is_committed(source: Source, shard: int) -> bool:
+    """Whether a shard has a commit that its files match."""
+    try:
+        return source.is_committed(shard)
+    except DamagedError:
+        return False
+
+
 def _create_array(group: zarr.Group, spec: ArraySpec, rows: int, chunk_rows: int) -> zarr.Array[Any]:
     inner = 1 if spec.by_row else chunk_rows
     return group.create_array(
@@ -127,22 +149,28 @@ def _create_array(group: zarr.Group, spec: ArraySpec, rows: int, chunk_rows: int
         shards=(chunk_rows, *spec.row_shape) if spec.by_row else None,
         dtype=spec.dtype,
         fill_value=spec.fill,
-        compressors=[ZstdCodec(level=ZSTD_LEVEL, checksum=True) if spec.compressed else Crc32cCodec()],
+        compressors=[_CODECS[name] for name in codec_names(spec) if name != "bytes"],
         chunk_key_encoding={"name": "default", "separator": "."},
-        config=_WRITE_ALL,
     )
 
 
 def _require_free(location: str) -> None:
-    """Refuse to overwrite anything but the remains of a creation that was cut off."""
+    """Refuse to overwrite anything but the remains of a creation that was cut off, and remove these."""
     path = local_path(location)
-    if path is not None and path.exists() and not (path.is_dir() and is_blank(path)):
+    if path is None or not path.exists():
+        return
+    if not (path.is_dir() and is_blank(path)):
         try:
             attributes = dict(zarr.open_group(location, mode="r").attrs)
         except (FileNotFoundError, ValueError, OSError):
             attributes = {}
         if UNFINISHED not in attributes:
             raise FormatError(f"{location}: expected nothing or a label store, found something else; choose another --store")
+    for entry in path.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != LOCK:
+            entry.unlink()
 
 
 @contextmanager

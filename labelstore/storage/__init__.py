@@ -2,9 +2,11 @@
 
 from labelstore.storage.base import DamagedRowError, Source, UsePart
 from labelstore.storage.cached import CachedSource
-from labelstore.storage.open import is_blank, local_path, open_source, parse_group, store_arrays
+from labelstore.storage.open import LOCK, PARTIAL, is_blank, local_path, open_source, parse_group, store_arrays
 
 __all__ = [
+    "LOCK",
+    "PARTIAL",
     "CachedSource",
     "DamagedRowError",
     "Source",

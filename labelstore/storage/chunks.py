@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from labelstore.errors import DamagedError
 from labelstore.schema import ArraySpec
 from labelstore.storage.frames import FrameError, decode_frame, largest_frame
-from labelstore.storage.plain import CHECKSUM_BYTES, CRC32C_RESIDUE
+from labelstore.storage.plain import CHECKSUM_BYTES, CRC32C_RESIDUE, check_plain
 
 _ENTRY = 16  # the index keeps offset and length of a chunk as two uint64
 _ABSENT = np.uint64(2**64 - 1)
@@ -37,14 +37,20 @@ class DataFile:
         """Return ``length`` bytes at ``offset``; fewer where the file ends."""
         return os.pread(self.fd, length, offset)
 
-    def tail(self) -> int:
-        """Return the last four bytes as a little-endian number: a shard file's index checksum, a zstd frame's."""
-        return int.from_bytes(self.read(max(self.length - CHECKSUM_BYTES, 0), CHECKSUM_BYTES), "little")
+    def seal(self) -> list[int]:
+        """Return what a commit keeps of the file and is quickly looked up: its length, its first and its last four bytes."""
+        tail = self.read(max(self.length - CHECKSUM_BYTES, 0), CHECKSUM_BYTES)
+        return [self.length, int.from_bytes(self.read(0, CHECKSUM_BYTES), "little"), int.from_bytes(tail, "little")]
 
     def __del__(self) -> None:
         fd = getattr(self, "fd", None)
         if fd is not None:
             os.close(fd)
+
+
+def wrong_seal(expected: list[int], found: list[int]) -> str:
+    """Say how a file differs from what its commit keeps of it: length, first and last four bytes."""
+    return "expected {} bytes from {:08x} to {:08x}, found {} from {:08x} to {:08x}".format(*expected, *found)
 
 
 def largest_chunk(spec: ArraySpec) -> int:
@@ -79,23 +85,27 @@ def read_index(file: DataFile, shard_size: int, largest: int) -> tuple[NDArray[n
 
 
 def decode_chunk(data: bytes, spec: ArraySpec, rows: int, path: str) -> NDArray[Any]:
-    """Return the rows in a file that is one zstd chunk.
+    """Return the rows in a file that is one chunk.
 
     Raises
     ------
     DamagedError
-        It does not decode to what its checksum says.
+        It does not decode to what its checksums say.
     """
     shape = (rows, *spec.row_shape)
     try:
-        decoded = decode_frame(data, rows * spec.row_bytes)
+        if spec.compressed:
+            frame = data if spec.committed else check_plain(data, max(len(data) - CHECKSUM_BYTES, 0))
+            decoded = decode_frame(frame, rows * spec.row_bytes)
+        else:
+            decoded = check_plain(data, rows * spec.row_bytes)
     except FrameError as error:
         raise DamagedError(f"{path}: damaged: {error}") from error
     return np.frombuffer(decoded, spec.numpy_dtype).reshape(shape)
 
 
 def read_chunk(path: str, spec: ArraySpec, rows: int) -> NDArray[Any] | None:
-    """Return the rows in a file that is one zstd chunk; None if there is no such file. Raises as `decode_chunk` does."""
+    """Return the rows in a file that is one chunk; None if there is no such file. Raises as `decode_chunk` does."""
     try:
         file = DataFile(path)
     except FileNotFoundError:

@@ -15,7 +15,7 @@ from labelstore.errors import DamagedError
 from labelstore.schema import ArraySpec, StoreInfo
 from labelstore.scratch import Spares
 from labelstore.storage.base import DamagedRowError, UsePart
-from labelstore.storage.chunks import DataFile, decode_chunk, largest_chunk, read_chunk, read_index
+from labelstore.storage.chunks import DataFile, decode_chunk, largest_chunk, read_chunk, read_index, wrong_seal
 from labelstore.storage.frames import FrameError, decode_frame, decode_frames, decode_usual, usual_header
 from labelstore.storage.metadata import ArrayMeta, commits_spec
 from labelstore.storage.openfiles import Files, OpenFiles
@@ -135,6 +135,8 @@ class LocalSource:
     def index_array(self, spec: ArraySpec) -> NDArray[Any]:
         """See `labelstore.storage.base.Source.index_array`."""
         out = np.empty((self._info.num_rows, *spec.row_shape), spec.numpy_dtype)
+        for hole in self._info.holes:
+            out[hole.start : hole.stop] = spec.fill
         for shard in range(self._info.num_shards):
             rows = self._info.shard_rows(shard)
             out[rows.start : rows.stop] = self.index_rows(spec, shard)
@@ -198,7 +200,7 @@ class LocalSource:
         commit = read_chunk(self._path(spec, shard), spec, 1)
         if commit is None or not commit.any():
             return False
-        seals = commit[0, :, :2].tolist()
+        seals = commit[0, :, :3].tolist()
         opened, values = [], {}
         for spec, seal in zip(self._committed, seals, strict=True):
             file = self._open_sealed(spec, shard, seal)
@@ -227,12 +229,9 @@ class LocalSource:
             file = DataFile(path)
         except FileNotFoundError:
             raise DamagedError(f"{path}: missing, though shard {shard} is committed") from None
-        found = [file.length, file.tail()]
+        found = file.seal()
         if found != seal:
-            raise DamagedError(
-                f"{path}: not the file that was committed: expected {seal[0]} bytes ending in {seal[1]:08x}, "
-                f"found {found[0]} ending in {found[1]:08x}"
-            )
+            raise DamagedError(f"{path}: not the file that was committed: {wrong_seal(seal, found)}")
         return file
 
     def _from_disk(self, spec: ArraySpec, rows: NDArray[np.int64]) -> NDArray[Any]:

@@ -27,7 +27,7 @@ class ArrayMeta:
 
 def commits_spec(num_files: int) -> ArraySpec:
     """Return the spec of ``commits``: one row a *shard*, each its own chunk."""
-    return ArraySpec("commits", "uint64", (num_files, len(COMMIT_FIELDS)), 0, committed=False)
+    return ArraySpec("commits", "uint64", (num_files, len(COMMIT_FIELDS)), 0, committed=False, compressed=False)
 
 
 def check_array(meta: object, spec: ArraySpec, rows: int, chunk_rows: int, where: str) -> ArrayMeta:
@@ -41,6 +41,9 @@ def check_array(meta: object, spec: ArraySpec, rows: int, chunk_rows: int, where
     if not isinstance(meta, Mapping) or meta.get("zarr_format") != 3 or meta.get("node_type") != "array":
         raise FormatError(f"{where}/{spec.name}: expected the metadata of a Zarr v3 array, found {str(meta)[:80]}")
     grid = _configuration(meta.get("chunk_grid")).get("chunk_shape")
+    shape = _plain(meta.get("shape"))
+    if isinstance(shape, list) and shape and isinstance(shape[0], int) and shape[0] > rows:
+        rows = shape[0]  # an extension that was cut off, or is under way: its rows do not count yet
     expected = {
         "shape": [rows, *spec.row_shape],
         "data_type": spec.dtype,
@@ -63,7 +66,7 @@ def array_grid(spec: ArraySpec, info: StoreInfo) -> tuple[int, int]:
 
 def _known_codecs(codecs: object, spec: ArraySpec) -> bool:
     if not spec.by_row:
-        return _bytes_then_checked_zstd(codecs, spec)
+        return _are_codecs(codecs, spec, codec_names(spec))
     if not isinstance(codecs, list | tuple) or len(codecs) != 1 or codecs[0].get("name") != "sharding_indexed":
         return False
     inner = _configuration(codecs[0])
@@ -73,24 +76,23 @@ def _known_codecs(codecs: object, spec: ArraySpec) -> bool:
         and inner.get("index_location", "end") == "end"
         and index == ["bytes", "crc32c"]
         and _configuration(inner["index_codecs"][0]).get("endian") == "little"
-        and (_bytes_then_checked_zstd if spec.compressed else _bytes_then_crc32c)(inner.get("codecs"), spec)
+        and _are_codecs(inner.get("codecs"), spec, codec_names(spec))
     )
 
 
-def _bytes_then_checked_zstd(codecs: object, spec: ArraySpec) -> bool:
-    if not isinstance(codecs, list | tuple) or [codec.get("name") for codec in codecs] != ["bytes", "zstd"]:
+def codec_names(spec: ArraySpec) -> list[str]:
+    """Return the codecs that chunks of an array go through. zstd frames carry their own checksum, of what is in them; what no
+    commit seals has one of its bytes as well."""
+    if not spec.compressed:
+        return ["bytes", "crc32c"]
+    return ["bytes", "zstd"] if spec.committed else ["bytes", "zstd", "crc32c"]
+
+
+def _are_codecs(codecs: object, spec: ArraySpec, names: list[str]) -> bool:
+    if not isinstance(codecs, list | tuple) or [codec.get("name") for codec in codecs] != names:
         return False
-    return _is_little(codecs[0], spec) and _configuration(codecs[1]).get("checksum") is True
-
-
-def _bytes_then_crc32c(codecs: object, spec: ArraySpec) -> bool:
-    if not isinstance(codecs, list | tuple) or [codec.get("name") for codec in codecs] != ["bytes", "crc32c"]:
-        return False
-    return _is_little(codecs[0], spec)
-
-
-def _is_little(codec: object, spec: ArraySpec) -> bool:
-    return spec.numpy_dtype.itemsize == 1 or _configuration(codec).get("endian") == "little"
+    little = spec.numpy_dtype.itemsize == 1 or _configuration(codecs[0]).get("endian") == "little"
+    return little and ("zstd" not in names or _configuration(codecs[1]).get("checksum") is True)
 
 
 def _configuration(value: object) -> Mapping[str, Any]:

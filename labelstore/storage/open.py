@@ -14,6 +14,12 @@ from labelstore.schema import ATTRIBUTE, UNFINISHED, ArraySpec, StoreInfo, index
 from labelstore.storage.base import Source
 from labelstore.storage.local import LocalSource
 from labelstore.storage.metadata import ArrayMeta, array_grid, check_array, commits_spec
+from labelstore.storage.seals import check_attributes
+
+PARTIAL = ".partial"
+"""How the names of files end that are being written."""
+LOCK = ".lock"
+"""The file that whoever writes to a store holds locked."""
 
 
 def open_source(location: str | Path) -> tuple[Source, StoreInfo]:
@@ -21,7 +27,7 @@ def open_source(location: str | Path) -> tuple[Source, StoreInfo]:
 
     Raises
     ------
-    StoreNotFoundError, FormatError, MissingExtraError
+    StoreNotFoundError, FormatError, DamagedError, MissingExtraError
     """
     path = local_path(location)
     if path is None:
@@ -78,19 +84,21 @@ def parse_group(meta: object, where: str) -> StoreInfo:
 
     Raises
     ------
-    FormatError
+    FormatError, DamagedError
     """
     attributes = meta.get("attributes") if isinstance(meta, dict) and meta.get("node_type") == "group" else None
     if isinstance(attributes, dict) and UNFINISHED in attributes:
         raise UnfinishedStoreError(f"{where}: the creation of this store was cut off; run annotate again")
     if not isinstance(attributes, dict) or ATTRIBUTE not in attributes:
         raise FormatError(f"{where}: expected a label store (a Zarr v3 group with '{ATTRIBUTE}' attributes), found none")
-    return StoreInfo.from_attributes(attributes[ATTRIBUTE], where)
+    info = StoreInfo.from_attributes(attributes[ATTRIBUTE], where)
+    check_attributes(attributes, where)
+    return info
 
 
 def is_blank(folder: Path) -> bool:
-    """Whether a folder holds nothing, or only files that were being written when a creation was cut off."""
-    return all(entry.name.endswith(".partial") for entry in folder.iterdir())
+    """Whether a folder holds nothing, or only what a creation leaves that was cut off before it had begun."""
+    return all(entry.name.endswith(PARTIAL) or entry.name == LOCK for entry in folder.iterdir())
 
 
 def _read_json(path: Path, name: str) -> Any:

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.abc.store import SuffixByteRequest
+from zarr.abc.store import RangeByteRequest, SuffixByteRequest
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 from labelstore.errors import DamagedError, FormatError, MissingExtraError, StoreNotFoundError
-from labelstore.schema import ArraySpec, StoreInfo
+from labelstore.schema import ArraySpec, Status, StoreInfo
 from labelstore.storage.base import DamagedRowError, UsePart
+from labelstore.storage.chunks import wrong_seal
 from labelstore.storage.metadata import ArrayMeta, commits_spec
 from labelstore.storage.table import RowTable
 
@@ -82,7 +83,7 @@ class ZarrSource:
 
     def index_array(self, spec: ArraySpec) -> NDArray[Any]:
         """See `labelstore.storage.base.Source.index_array`."""
-        return self._read(spec, slice(None))
+        return self._read(spec, slice(0, self._info.num_rows))
 
     def index_rows(self, spec: ArraySpec, shard: int) -> NDArray[Any]:
         """See `labelstore.storage.base.Source.index_rows`."""
@@ -113,7 +114,7 @@ class ZarrSource:
         for spec, record in zip(self._committed, commit.tolist(), strict=True):
             self._check_file(spec, shard, record)
         rows = self._info.shard_rows(shard)
-        values = np.zeros(self._info.shard_size, np.uint8)
+        values = np.full(self._info.shard_size, Status.HOLE, np.uint8)
         values[: len(rows)] = self._read(self._status, slice(rows.start, rows.stop))
         self._table.fill(shard, commit, {}, {"status": values})
         return True
@@ -126,15 +127,14 @@ class ZarrSource:
 
     def _check_file(self, spec: ArraySpec, shard: int, record: list[int]) -> None:
         path = self._group.store_path / self.file_key(spec, shard)
-        tail = sync(path.get(default_buffer_prototype(), byte_range=SuffixByteRequest(4)))
-        if tail is None:
+        parts = RangeByteRequest(0, 4), SuffixByteRequest(4)
+        head, tail = (sync(path.get(default_buffer_prototype(), byte_range=part)) for part in parts)
+        if head is None or tail is None:
             raise DamagedError(f"{path}: missing, though shard {shard} is committed")
-        found = [sync(path.store.getsize(path.path)), int.from_bytes(tail.to_bytes(), "little")]
-        if found != record[:2]:
-            raise DamagedError(
-                f"{path}: not the file that was committed: expected {record[0]} bytes ending in {record[1]:08x}, "
-                f"found {found[0]} ending in {found[1]:08x}"
-            )
+        ends = (int.from_bytes(part.to_bytes(), "little") for part in (head, tail))
+        found = [sync(path.store.getsize(path.path)), *ends]
+        if found != record[:3]:
+            raise DamagedError(f"{path}: not the file that was committed: {wrong_seal(record[:3], found)}")
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:

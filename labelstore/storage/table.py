@@ -11,7 +11,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from labelstore.schema import ArraySpec, StoreInfo
+from labelstore.schema import ArraySpec, Status, StoreInfo
 from labelstore.storage.chunks import largest_chunk
 
 
@@ -38,6 +38,8 @@ class RowTable:
             elif spec.resident:
                 self.values[spec.name] = _zeros((rows, *spec.row_shape), spec.numpy_dtype)
         self.status: NDArray[np.uint8] = self.values["status"]  # 0, which is pending, until it is filled in
+        for hole in info.holes:
+            self.status[hole.start : hole.stop] = Status.HOLE
 
     def fill(
         self,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from commands import run_here, run_installed
+from folders import edit_attributes
 from pictures import paint
 
 
@@ -92,9 +93,7 @@ def test_names_that_look_like_markup_are_printed_as_they_are(make_store, tmp_pat
 
 
 def spoil(store: Path, key: str, value: object) -> None:
-    root = json.loads((store / "zarr.json").read_text())
-    root["attributes"]["labelstore"][key] = value
-    (store / "zarr.json").write_text(json.dumps(root))
+    edit_attributes(store, lambda attributes: attributes.update({key: value}))
 
 
 @pytest.mark.parametrize(

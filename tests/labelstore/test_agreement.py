@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import run_here
+from folders import edit_attributes
 from pictures import paint
 from toy_annotators import NAMES
 
 from labelstore import LabelMapReader
 from labelstore.agreement import Agreement, label_agreement, target_classes
-from labelstore.schema import ATTRIBUTE
 
 FOLDERS = {
     "names": dict(zip(NAMES, NAMES, strict=True)),
@@ -98,9 +98,7 @@ def test_a_sample_is_spread_over_the_rows(make_store, tmp_path):
 
 
 def change(store: Path, **values: object) -> LabelMapReader:
-    root = json.loads((store / "zarr.json").read_text())
-    root["attributes"][ATTRIBUTE].update(values)
-    (store / "zarr.json").write_text(json.dumps(root))
+    edit_attributes(store, lambda attributes: attributes.update(values))
     return LabelMapReader(store)
 
 

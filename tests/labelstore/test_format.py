@@ -54,7 +54,7 @@ def test_every_array_opens_and_is_the_same(library, store):
         assert values.dtype == dtype, name
         assert values.shape == (info["num_rows"], *row_shape), name
         np.testing.assert_array_equal(values, by_zarr(store, name))
-    assert LIBRARIES[library](store, "commits").shape == (3, len(MAPS[store]) + 3, 3)
+    assert LIBRARIES[library](store, "commits").shape == (3, len(MAPS[store]) + 3, 4)
     assert {path.name for path in store.iterdir()} == {*arrays, "commits", "zarr.json"}
 
 

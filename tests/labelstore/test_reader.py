@@ -265,7 +265,7 @@ def test_damage_to_a_spectral_map_names_the_image_the_file_and_the_place(spectra
     file = spectral_copy / "spectra" / "c.2.0"
     flip(file, 20)
     for read in (lambda reader: reader.read([10, 8]), lambda reader: reader[8]):
-        with pytest.raises(DamagedError, match=r"row 8 \('green/1.png'\).*c\.2\.0.*offset 0.*crc32c"):
+        with pytest.raises(DamagedError, match=r"row 8 \('green/1.png'\).*c\.2\.0.*offset 4.*crc32c"):
             read(LabelMapReader(spectral_copy))
     LabelMapReader(spectral_copy).read([9])
     data = file.read_bytes()
@@ -327,7 +327,7 @@ def test_every_flipped_bit_of_a_shard_file_is_found_or_harmless(copy, name):
 def test_damage_names_the_image_the_file_and_the_place(copy):
     file = copy / "classes" / "c.2.0.0.0"
     flip(file, 20)
-    with pytest.raises(DamagedError, match=r"row 8 \('green/1.png'\).*c\.2\.0\.0\.0.*offset 0") as caught:
+    with pytest.raises(DamagedError, match=r"row 8 \('green/1.png'\).*c\.2\.0\.0\.0.*offset 4") as caught:
         LabelMapReader(copy).read([10, 8])
     assert isinstance(caught.value, OSError)
 
@@ -497,7 +497,7 @@ def test_a_read_opens_each_shard_once_and_reads_each_chunk_once(picture_store, m
     reader = LabelMapReader(picture_store)
     reads.clear()
     reader.read([0, 1, 2, 3])
-    assert len(reads) == 1 + 6 + 2 + 2 + 2 * 4  # the commit, 6 files' tails, 2 indexes, 2 arrays that stay, 2 chunks a row
+    assert len(reads) == 1 + 6 * 2 + 2 + 2 + 2 * 4  # the commit, 6 files' ends, 2 indexes, 2 arrays that stay, 2 chunks a row
     reads.clear()
     reader.read([3, 0])
     assert len(reads) == 4

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from folders import edit_attributes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -63,17 +64,23 @@ def test_attributes_come_back():
         ("annotator", {"name": 3}, r"annotator\.name.*a text"),
         ("versions", [], "an object"),
         ("created", 3, "a text"),
+        ("extents", 3, "a list"),
+        ("extents", [3], "an object"),
+        ("extents", [{"start": 0, "stop": 8}], "the last to end with row 9"),
+        ("extents", [{"start": 0, "stop": 5}, {"start": 5, "stop": 9}], "one from row 8 on"),
+        ("extents", [{"start": 0, "stop": 5}, {"start": 8, "stop": 8}], "one from row 8 on, not empty"),
+        ("ids_array", "../ids", "'ids' or 'ids_' and a number"),
     ],
 )
 def test_wrong_attributes_are_refused(copy, key, value, words):
-    edit(copy / "zarr.json", lambda meta: meta["attributes"]["labelstore"].update({key: value}))
+    edit_attributes(copy, lambda attributes: attributes.update({key: value}))
     with pytest.raises(FormatError, match=words) as caught:
         LabelMapReader(copy)
     assert str(copy) in str(caught.value)
 
 
 def test_unknown_keys_and_arrays_are_ignored(copy):
-    edit(copy / "zarr.json", lambda meta: meta["attributes"]["labelstore"].update({"later": {"x": 1}}))
+    edit_attributes(copy, lambda attributes: attributes.update({"later": {"x": 1}}))
     shutil.copytree(copy / "status", copy / "later")
     assert len(LabelMapReader(copy)) == 9
 
@@ -82,7 +89,8 @@ def test_unknown_keys_and_arrays_are_ignored(copy):
     ("name", "key", "value", "words"),
     [
         ("classes", "shape", [9, 3, 4, 7], "classes: shape: expected"),
-        ("classes", "shape", [2**60, 3, 4, 6], "classes: shape: expected"),
+        ("classes", "shape", [8, 3, 4, 6], "classes: shape: expected"),
+        ("classes", "shape", [2.0**60, 3, 4, 6], "classes: shape: expected"),
         ("scores", "data_type", "uint16", "scores: data_type: expected uint8, found uint16"),
         ("status", "chunk_grid", {"name": "regular", "configuration": {"chunk_shape": [9]}}, "chunk shape"),
         ("status", "chunk_grid", None, "chunk shape"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from folders import changed, contents, stamps, store_contents
+from folders import changed, contents, edit_attributes, stamps, store_contents
 from pictures import draw, paint
 from PIL import Image
 from toy_annotators import NAMES
@@ -23,7 +23,7 @@ from labelstore.pipelines.plan import ShardReport
 from labelstore.pipelines.resources import Resources
 from labelstore.pipelines.samples import copy_samples
 from labelstore.pipelines.settings import Settings
-from labelstore.schema import ATTRIBUTE, UNFINISHED, Status
+from labelstore.schema import UNFINISHED, Status
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
@@ -313,9 +313,7 @@ def test_a_store_of_other_images_is_refused(make_store, pictures, store, tmp_pat
 
 
 def test_an_annotator_that_changed_under_its_name_is_refused(make_store, pictures, store):
-    root = json.loads((store / "zarr.json").read_text())
-    root["attributes"][ATTRIBUTE]["annotator"]["weights_sha256"] = 64 * "0"
-    (store / "zarr.json").write_text(json.dumps(root))
+    edit_attributes(store, lambda attributes: attributes["annotator"].update({"weights_sha256": 64 * "0"}))
     (store / "commits" / "c.2.0.0").unlink()
     before = stamps(store)
     with pytest.raises(StoreMismatchError, match=r"expected the annotator that the store was begun with \(weights 000000"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from folders import changed, contents, stamps
+from folders import changed, contents, edit_attributes, stamps
 from toy_annotators import Colours
 
 from labelstore import LabelMapReader
@@ -18,7 +18,6 @@ from labelstore.pipelines.annotate import annotate
 from labelstore.pipelines.cluster import Resources
 from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.settings import Settings
-from labelstore.schema import ATTRIBUTE
 
 SERIAL = Resources(workers=0, device="cpu", threads=1, decode_threads=2, batch_size=4)
 BOTH = ("toy_annotators:colours", "toy_annotators:shifted")
@@ -218,11 +217,13 @@ def test_a_file_of_classes_that_are_not_the_annotators_leaves_no_store(pictures,
 def test_a_store_from_before_ensembles_is_gone_on_with(pictures, store, picture_store):
     shutil.copytree(picture_store, store)
     before = contents(store)
-    root = json.loads((store / "zarr.json").read_text())
-    for key in ("others", "flip", "precision", "weights"):
-        del root["attributes"][ATTRIBUTE]["annotator"][key]
-    del root["attributes"][ATTRIBUTE]["decoder"]
-    (store / "zarr.json").write_text(json.dumps(root))
+
+    def forget(attributes):
+        for key in ("others", "flip", "precision", "weights"):
+            del attributes["annotator"][key]
+        del attributes["decoder"]
+
+    edit_attributes(store, forget)
     undo_one(store)
     assert run(pictures, store).new_rows == 4
     after = contents(store)
