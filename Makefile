@@ -6,8 +6,9 @@ DEMO ?= demo
 MAPS ?=
 GPU_PYTHON ?= python3
 GPU_OPTIONS ?=
+SOAK_OPTIONS ?=
 
-.PHONY: help demo test lint types test-slow test-gpu examples bench bench-scale bench-encodings bench-quality bench-gpu bench-gpu-pooling families clean
+.PHONY: help demo test lint types test-slow test-gpu examples soak bench bench-scale bench-encodings bench-quality bench-gpu bench-gpu-pooling families fuzz clean
 
 help:
 	@echo "make demo       annotate sample photographs with a real ImageNet model, and look at one"
@@ -15,10 +16,12 @@ help:
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make test-gpu   the tests that need a CUDA device"
 	@echo "make examples   train on the sample photographs: PyTorch (fork, spawn), Lightning, timm, JAX"
+	@echo "make soak       kill runs and damage stores, at random: nothing may be lost (half an hour; SOAK_OPTIONS=--short: a minute)"
 	@echo "make bench      the benchmarks (MAPS=FILE.npz: label maps to size stores with)"
 	@echo "make bench-scale  the reader on stores of ImageNet's size (3 GB)"
 	@echo "make bench-gpu  annotating on a CUDA device, with torch and timm of GPU_PYTHON alone; bench-gpu-pooling: reading there"
 	@echo "make bench-encodings  bytes a map against distance to the annotator, for every encoding"
+	@echo "make fuzz       the reader on 10,000 hostile stores (10 minutes at most)"
 	@echo "make families   networks of timm and torchvision as annotators: the tables of docs/annotators.md (10 minutes)"
 	@echo "make bench-quality  map size, encoding and precision: bytes, and distances to the annotator"
 	@echo "make clean      remove environment, demo and build output"
@@ -39,7 +42,12 @@ $(VENV)/.test: $(VENV)/.demo
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	@touch $@
 
-$(VENV)/.bench: $(VENV)/.test
+$(VENV)/.# Of docs/reliability.md; what is found is printed, and makes the exit code 1.
+soak: $(VENV)/.test
+	@mkdir -p bench-out
+	$(BIN)/python benchmarks/soak.py --json bench-out/soak.json $(SOAK_OPTIONS)
+
+bench: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	@touch $@
 
@@ -120,6 +128,10 @@ bench-gpu:
 bench-gpu-pooling: $(VENV)/.test
 	@mkdir -p bench-out
 	$(BIN)/python benchmarks/gpu_pooling.py $(if $(MAPS),--maps $(MAPS)) --json bench-out/gpu_pooling.json
+
+fuzz: $(VENV)/.test
+	@mkdir -p bench-out
+	$(BIN)/python benchmarks/fuzz_reader.py --json bench-out/fuzz.json
 
 # Also what the slow tests run, there without writing the page.
 families: $(VENV)/.test

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from labelstore.pipelines.annotators.spec import PRECISIONS
 from labelstore.schema import BASELINES, EXIF_RULES
 
 if TYPE_CHECKING:
-    from labelstore.pipelines.annotate import Summary
+    from labelstore.pipelines.summary import Summary
 
 _SHOWN_FAILURES = 10
 
@@ -41,7 +41,21 @@ def _triple(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
 @click.option(
     "--workers",
     type=click.IntRange(0),
-    help="Worker processes; 0: this process alone.  [default: one a GPU, or one for every 4 cores]",
+    help="Worker processes; 0: this process alone, and an image that kills it ends the run.  "
+    "[default: one a GPU, or one for every 4 cores]",
+)
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Use the workers of a Dask cluster that is there already, such as tcp://10.0.0.1:8786; instead of --workers.",
+)
+@click.option(
+    "--worker-timeout",
+    type=click.FloatRange(0),
+    default=defaults.WORKER_TIMEOUT,
+    show_default=True,
+    metavar="SECONDS",
+    help="End a worker process that has work and makes no progress for so long; 0: never.",
 )
 @click.option(
     "--model",
@@ -161,12 +175,16 @@ def _triple(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
 )
 @click.option("--id-column", metavar="NAME", help="Column of image ids; @row: file and row.  [default: the images' paths]")
 @click.option("--label-column", metavar="NAME", help="Column of labels.  [default: label]")
+@click.option("--extend", is_flag=True, help="Add images that the store has no rows for; what is done is not touched.")
+@click.option("--retry-failed", is_flag=True, help="Make the shards of images that failed once more.")
 @click.option("--strict", is_flag=True, help="Exit with 1 if any image failed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(
     images: tuple[str, ...],
     store: str,
     workers: int | None,
+    scheduler: str | None,
+    worker_timeout: float,
     batch_size: int | None,
     device: str,
     compiled: bool,
@@ -174,6 +192,8 @@ def command(
     image_column: str | None,
     id_column: str | None,
     label_column: str | None,
+    extend: bool,
+    retry_failed: bool,
     strict: bool,
     as_json: bool,
     **choices: Any,
@@ -192,6 +212,7 @@ def command(
       labelstore annotate 'shards/train-{0000..0146}.tar' --model torchvision:resnet50 --flip
       labelstore annotate s3://bucket/pets/*.parquet --model resnet50 --weights pets.safetensors --classes pets.txt
       labelstore annotate photos --workers 4 --top-k 10 --json
+      labelstore annotate more-photos --extend
     """
     from labelstore.pipelines.annotate import annotate  # torch and Dask take seconds: not for --help
     from labelstore.pipelines.resources import plan_resources
@@ -199,15 +220,18 @@ def command(
     from labelstore.pipelines.settings import Settings
     from labelstore.pipelines.sources import ImagesSpec
 
+    if scheduler is not None and workers is not None:
+        raise click.UsageError("--workers starts workers here, --scheduler uses those of a cluster: leave one of them out")
     console = Console(stderr=True)
     if not images:
         images = (str(copy_samples(Path(FOLDER))),)
         tell(console, f"No images given: annotating the sample photographs, copied to {FOLDER}/")
     source = ImagesSpec(images, images_root, image_column, id_column, label_column)
-    resources = plan_resources(workers, device, batch_size, compiled=compiled)
+    planned = plan_resources(workers, device, batch_size, compiled=compiled)
+    resources = replace(planned, scheduler=scheduler, worker_timeout=worker_timeout)
     settings = Settings(**{**choices, "model": choices["model"] or None})
     with ProgressBar(console) as bar:
-        summary = annotate(source, store, settings, resources, bar)
+        summary = annotate(source, store, settings, resources, bar, extend=extend, retry_failed=retry_failed)
     click.echo(json.dumps(_as_json(summary), indent=2)) if as_json else _show(summary, console)
     if summary.counts.failed and (strict or not summary.counts.done):
         raise click.ClickException(f"{summary.counts.failed} of {summary.counts.rows} images failed")
@@ -215,7 +239,7 @@ def command(
 
 def _show(summary: Summary, console: Console) -> None:
     counts = summary.counts
-    if not summary.new_rows:
+    if not summary.new_rows and not counts.pending:
         tell(console, f"Nothing to do: all {counts.rows} images are in {summary.store}.")
     _show_failures(summary, console)
     rate = f", {summary.new_rows / summary.seconds:.1f} images/s" if summary.new_rows else ""

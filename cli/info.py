@@ -21,6 +21,7 @@ from labelstore.schema import AnnotatorRecord, StoreInfo
 from labelstore.summary import StoreCounts, count_rows, failures_of
 
 _SHOWN_FAILURES = 10
+_MOST_CHARACTERS = 2000
 
 
 @click.command("info")
@@ -48,7 +49,7 @@ def _show(reader: LabelMapReader, store: str, counts: StoreCounts) -> None:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")  # a path is shown whole
     for name, value in _facts(reader.info, store, counts, _agreement(reader)):
-        table.add_row(Text(name, style="bold"), Text(value))  # Text: names in it may look like markup
+        table.add_row(Text(name, style="bold"), Text(value[:_MOST_CHARACTERS]))  # Text: names in it may look like markup
     console.print(table)
     for image_id, reason in failures_of(reader, _SHOWN_FAILURES):
         tell(console, f"  failed: {image_id}: {reason}")
@@ -75,7 +76,7 @@ def _facts(info: StoreInfo, store: str, counts: StoreCounts, agreement: Agreemen
             f"mean {_numbers(annotator.mean)}, std {_numbers(annotator.std)}, {annotator.interpolation}; {info.decoder}, "
             f"{annotator.precision}",
         ),
-        ("images' root", info.images_root or "not recorded"),
+        ("images' root", ", ".join(dict.fromkeys(extent.images_root or "not recorded" for extent in info.all_extents))),
         ("EXIF rotation", info.exif),
         ("labels", f"{len(info.target_names):,} classes by name" if info.target_names else "no names"),
         ("agreement", _agreement_in_words(agreement)),

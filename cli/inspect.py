@@ -140,7 +140,7 @@ def _save(reader: LabelMapReader, found: Inspected, top: int, path: Path, images
     from labelstore.cli.picture import save_picture  # Pillow and the image module only where a picture is drawn
     from labelstore.pipelines.images import decode_image
 
-    root = images if images is not None else Path(reader.info.images_root or ".")
+    root = images if images is not None else Path(reader.info.extent_of(reader.ids.row(found.image_id)).images_root or ".")
     file = root / found.image_id
     try:
         photo = decode_image(file.read_bytes(), reader.info.exif)

@@ -9,14 +9,17 @@ from typing import Any
 
 import click
 
+from labelstore.cli.signals import Signals
 from labelstore.errors import LabelStoreError, OptionError
 from labelstore.version import __version__
 
-EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_ERROR, EXIT_USAGE = 1, 2
 _COMMANDS = {
     "annotate": "Make the label maps of all images below a folder.",
     "info": "Sum a store up: rows, size, annotator, versions.",
     "inspect": "Show an image's label map and soft labels.",
+    "verify": "Check every byte of a store, and every value.",
+    "repair": "Set what is damaged back to pending, for annotate to make again.",
     "models": "List the annotators by name: input size, classes, map size.",
 }
 
@@ -63,18 +66,21 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line. Exit code 0: done; 1: an error; 2: wrong usage; 130: interrupted."""
+    """Run the command line. Exit code 0: done; 1: an error; 2: wrong usage; 130: interrupted; 143: terminated."""
+    signals = Signals()
     try:
         for stream in (sys.stdout, sys.stderr):  # names that a terminal's encoding lacks must not end the command
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")
-        sys.exit(cli.main(prog_name="labelstore", standalone_mode=False) or 0)
+        with signals.heeded():
+            code = cli.main(prog_name="labelstore", standalone_mode=False)
+        sys.exit(code or 0)
     except click.ClickException as error:
         error.show()
         sys.exit(EXIT_USAGE if isinstance(error, click.UsageError) else EXIT_ERROR)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("Interrupted. What is committed is kept; the same command goes on from there.", err=True)
-        sys.exit(EXIT_INTERRUPTED)
+        click.echo(f"{signals.name}. What is committed is kept; the same command goes on from there.", err=True)
+        sys.exit(signals.exit_code)
     except BrokenPipeError:  # `labelstore inspect ... | head`
         sys.stderr.close()
         sys.exit(EXIT_ERROR)

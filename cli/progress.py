@@ -20,8 +20,8 @@ from labelstore.pipelines.observer import Observer
 class ProgressBar(Observer):
     """Shows a run on a terminal: phases, a bar with images/s and the time left, warnings. To stderr."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, doing: str = "annotating", what: str = "images") -> None:
+        self._console, self._doing, self._what = console, doing, what
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
@@ -53,6 +53,10 @@ class ProgressBar(Observer):
         """Print the dashboard's address, to be clicked while the run goes on."""
         tell(self._console, f"Dask dashboard: {url}")
 
+    def note(self, text: str) -> None:
+        """Print a line above the bar."""
+        tell(self._console, text)
+
     def warning(self, text: str) -> None:
         """Print a warning above the bar."""
         warn(self._console, text)
@@ -60,11 +64,11 @@ class ProgressBar(Observer):
     def plan(self, total: int, already: int) -> None:
         """Start the bar; rows that are committed already count as done, but not in images/s."""
         self._already = already
-        self._progress.reset(self._task, total=total, completed=already, description="annotating", rate="")
+        self._progress.reset(self._task, total=total, completed=already, description=self._doing, rate="")
 
     def rows(self, done: int, failed: int) -> None:
         """Move the bar."""
         elapsed = self._progress.tasks[0].elapsed or 0.0
-        rate = f"{(done + failed) / elapsed:.1f} images/s" if elapsed else ""
+        rate = f"{(done + failed) / elapsed:.1f} {self._what}/s" if elapsed else ""
         text = f"{rate}, {failed} failed" if failed else rate
         self._progress.update(self._task, completed=self._already + done + failed, rate=text)

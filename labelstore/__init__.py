@@ -25,6 +25,8 @@ from labelstore.errors import (
     RunError,
     StoreMismatchError,
     StoreNotFoundError,
+    StoreReadError,
+    StoreTooLargeError,
     StoreWriteError,
     UnknownIdError,
 )
@@ -57,6 +59,8 @@ __all__ = [
     "Status",
     "StoreMismatchError",
     "StoreNotFoundError",
+    "StoreReadError",
+    "StoreTooLargeError",
     "StoreWriteError",
     "UnknownIdError",
     "__version__",

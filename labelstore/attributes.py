@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -66,10 +67,10 @@ class Attributes:
 
     def number(self, key: str) -> float:
         """A number."""
-        value = self.values.get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self.wrong(key, "a number", repr(value))
-        return float(value)
+        value = _as_float(self.values.get(key))
+        if value is None:
+            raise self.wrong(key, "a number", repr(self.values.get(key)))
+        return value
 
     def strings(self, key: str) -> tuple[str, ...] | None:
         """A list of texts, None where it is missing."""
@@ -83,9 +84,10 @@ class Attributes:
     def numbers(self, key: str) -> tuple[float, ...]:
         """A list of numbers."""
         value = self.values.get(key)
-        if not isinstance(value, list | tuple) or not all(isinstance(entry, int | float) for entry in value):
+        found = [_as_float(entry) for entry in value] if isinstance(value, list | tuple) else [None]
+        if None in found:
             raise self.wrong(key, "a list of numbers", repr(value))
-        return tuple(float(entry) for entry in value)
+        return tuple(entry for entry in found if entry is not None)
 
     def size(self, key: str) -> tuple[int, int]:
         """A height and a width."""
@@ -95,3 +97,10 @@ class Attributes:
             if all(isinstance(n, int) and not isinstance(n, bool) and 1 <= n <= 4096 for n in (height, width)):
                 return height, width
         raise self.wrong(key, "[height, width], each in 1..4096", repr(value))
+
+
+def _as_float(value: object) -> float | None:
+    """A number that a float holds, or None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if isinstance(value, float) or abs(value) <= sys.float_info.max else None

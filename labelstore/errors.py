@@ -41,6 +41,14 @@ class DamagedError(LabelStoreError, OSError):
     """Stored bytes are not what was committed: a failed checksum, a cut file, impossible values."""
 
 
+class StoreReadError(LabelStoreError, OSError):
+    """The system does not let a file of the store be read: missing rights, too many open files, a failing disk."""
+
+
+class StoreTooLargeError(LabelStoreError, MemoryError):
+    """A store of so many rows, or rows of such a size, that there is no memory for what a reader keeps of them."""
+
+
 class CacheError(LabelStoreError, OSError):
     """The folder for decoded maps cannot be used."""
 

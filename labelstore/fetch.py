@@ -151,7 +151,7 @@ class RowFetcher:
         return f"{self.where}: {self._row_name(row)} is pending: its label map has not been made; run annotate again"
 
     def _row_name(self, row: int) -> str:
-        return f"row {row} ({self.ids[row]!r})"
+        return f"row {row} ({self.ids[row][:200]!r})"
 
     def _damaged(self, damage: DamagedRowError) -> DamagedError:
         """Give damage the image's name."""

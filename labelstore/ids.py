@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from labelstore.errors import DamagedError, UnknownIdError
 
+_LONGEST_COMPARED = 1024
+"""Comparing texts takes time that grows with the square of their length."""
+
 
 class ImageIds(Sequence[str]):
     """The ids of a store, by row; empty for holes. Immutable, so safe to share between threads and processes.
@@ -21,6 +24,11 @@ class ImageIds(Sequence[str]):
         uint8 ``[N, L]``, UTF-8, zero-padded.
     where
         The store, for messages.
+
+    Raises
+    ------
+    DamagedError
+        Two rows have the same id.
     """
 
     def __init__(self, matrix: NDArray[np.uint8], where: str) -> None:
@@ -30,6 +38,8 @@ class ImageIds(Sequence[str]):
         ordered = bool((self._bytes[:-1] < self._bytes[1:]).all())
         self._order: NDArray[np.intp] | None = None if ordered else np.argsort(self._bytes, kind="stable")
         self._sorted = self._bytes if self._order is None else self._bytes[self._order]
+        if self._order is not None:
+            self._require_distinct(self._order)
 
     def __len__(self) -> int:
         return self._count
@@ -81,6 +91,8 @@ class ImageIds(Sequence[str]):
 
     def similar(self, key: str, most: int = 3) -> list[str]:
         """Return ids that somebody may have meant: the same file name elsewhere first, then near matches."""
+        if max(len(key), self._width) > _LONGEST_COMPARED:
+            return []
         name = key.rsplit("/", 1)[-1]
         stem = name.rsplit(".", 1)[0].lower().encode()
         # A million ids are too many for difflib: let NumPy pick those that hold the name, else the neighbours in order.
@@ -111,6 +123,15 @@ class ImageIds(Sequence[str]):
             known &= list(map(bool, encoded))
         rows = places if self._order is None else self._order[places] if len(self) else places
         return rows.astype(np.int64), known
+
+    def _require_distinct(self, order: NDArray[np.intp]) -> None:
+        """Refuse an id that two rows have: either of them could be meant. Holes, which have none, are alike."""
+        twice = (self._sorted[1:] == self._sorted[:-1]) & (self._sorted[1:] != b"")
+        if twice.any():
+            place = int(np.argmax(twice))
+            one, other = sorted(order[place : place + 2].tolist())
+            text = self._text(self._sorted[place])[:200]
+            raise DamagedError(f"{self._where}/ids: rows {one} and {other} have the same id, {text!r}")
 
     def _text(self, raw: Any) -> str:
         try:

@@ -54,6 +54,10 @@ class LabelMapReader:
         Nothing is there (also a FileNotFoundError).
     FormatError
         What is there is no store, or of a newer format (also a ValueError).
+    DamagedError
+        What the store says of itself, or its table of ids, is not what was written (also an OSError).
+    StoreTooLargeError
+        There is no memory for what is kept of so many rows (also a MemoryError).
     CacheError
         The cache's folder cannot be used (also an OSError).
     MissingExtraError
@@ -82,8 +86,7 @@ class LabelMapReader:
         self._compiled = self._load_compiled() if compiled is not False else None
         if compiled and self._compiled is None:
             raise MissingExtraError("compiled=True needs numba: pip install 'labelstore[fast]'")
-        if source.direct:  # cheap on a local disk, and no batch has to wait for it
-            self._rows.load_ids()
+        self._rows.load_ids()  # cheap, and no batch has to wait for it; what claims more rows than it has is refused here
 
     def __len__(self) -> int:
         """Rows of the store, whatever their status."""

@@ -26,6 +26,12 @@ BASELINES = ("absent_mean", "absent_mass", "zero")
 EXIF_RULES = ("ignore", "apply")
 COMMIT_FIELDS = ("length", "head", "tail", "crc32c")
 """What a commit keeps of each file: its length in bytes, its first and last four bytes and the crc32c of all of it."""
+MAX_CHUNK_BYTES = 1 << 28
+"""What a file that is one chunk, ``shard_size`` rows, may decode to."""
+MAX_MAP_VALUES = 1 << 23
+"""Scores of a map: 512 classes of 128x128 locations."""
+_MAX_PATTERN_VALUES = 1 << 20
+_MAX_EXTENTS = 1 << 16
 IDS_ARRAY = re.compile(r"ids(_[1-9][0-9]{0,5})?")
 
 
@@ -274,6 +280,7 @@ class StoreInfo:
             extents=_extents(take),
             ids_array=take.text("ids_array", optional=True) or "ids",
         )
+        _check_sizes(take, info)
         _check_extents(take, info)
         if not IDS_ARRAY.fullmatch(info.ids_array):
             raise take.wrong("ids_array", "'ids' or 'ids_' and a number", repr(info.ids_array))
@@ -301,13 +308,23 @@ def index_arrays(info: StoreInfo) -> tuple[ArraySpec, ...]:
 
 def _extents(take: Attributes) -> tuple[Extent, ...]:
     listed = take.values.get("extents") or ()
-    if not isinstance(listed, list | tuple):
-        raise take.wrong("extents", "a list", repr(listed))
+    if not isinstance(listed, list | tuple) or len(listed) > _MAX_EXTENTS:
+        raise take.wrong("extents", f"a list of at most {_MAX_EXTENTS:,}", repr(listed))
     entries = (Attributes(entry, take.where, f"{take.path}extents.") for entry in listed)
     return tuple(
         Extent(entry.whole("start", 0, 2**48), entry.whole("stop", 0, 2**48), entry.text("images_root", optional=True))
         for entry in entries
     )
+
+
+def _check_sizes(take: Attributes, info: StoreInfo) -> None:
+    """Bound what a row, and a shard's rows of an array, decode to: a few bytes can be a frame of very many."""
+    (height, width), widest = info.map_size, max(info.id_bytes, ERROR_BYTES)
+    if info.shard_size * widest > MAX_CHUNK_BYTES:
+        raise take.wrong("shard_size", f"at most {MAX_CHUNK_BYTES // widest:,} rows of {widest} bytes", info.shard_size)
+    listed = max(info.top_k, info.spectral.classes if info.spectral else 0)
+    if listed * height * width > MAX_MAP_VALUES:
+        raise take.wrong("map_size", f"at most {MAX_MAP_VALUES // listed:,} locations of {listed} classes", list(info.map_size))
 
 
 def _check_extents(take: Attributes, info: StoreInfo) -> None:
@@ -359,13 +376,17 @@ def _spectral(take: Attributes, map_size: tuple[int, int]) -> SpectralShape:
     classes, frequencies = take.whole("classes", 1, MAX_CLASSES), take.size("frequencies")
     if frequencies[0] > map_size[0] or frequencies[1] > map_size[1]:
         raise take.wrong("frequencies", f"at most the map's {list(map_size)}", list(frequencies))
-    return SpectralShape(
+    shape = SpectralShape(
         classes=classes,
         shaped=take.whole("shaped", 0, classes),
         patterns=take.whole("patterns", 0, frequencies[0] * frequencies[1] - 1),
         frequencies=frequencies,
         tail_bits=take.whole("tail_bits", 0, 2),
     )
+    values = max(shape.patterns, 1) * frequencies[0] * frequencies[1] + shape.shaped * shape.patterns
+    if values > _MAX_PATTERN_VALUES:
+        raise take.wrong("patterns", f"patterns and weights of at most {_MAX_PATTERN_VALUES:,} numbers", values)
+    return shape
 
 
 def _distance(take: Attributes) -> LabelDistance | None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from labelstore.reader import LabelMapReader
 from labelstore.schema import Status
-from labelstore.storage import local_path
+from labelstore.storage import LOCK, local_path
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ def count_rows(reader: LabelMapReader, location: str) -> StoreCounts:
     counts = np.bincount(reader.status(), minlength=len(Status))
     path = local_path(location)
     size = None if path is None else folder_bytes(path)
-    return StoreCounts(len(reader), int(counts[Status.DONE]), int(counts[Status.FAILED]), int(counts[Status.PENDING]), size)
+    done, failed, pending = (int(counts[status]) for status in (Status.DONE, Status.FAILED, Status.PENDING))
+    return StoreCounts(reader.info.num_images, done, failed, pending, size)
 
 
 def failures_of(reader: LabelMapReader, most: int) -> tuple[tuple[str, str], ...]:
@@ -43,5 +44,5 @@ def failures_of(reader: LabelMapReader, most: int) -> tuple[tuple[str, str], ...
 
 
 def folder_bytes(path: Path) -> int:
-    """Add up the lengths of all files below a folder."""
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    """Add up the lengths of all files below a folder, but for the lock of who is writing there."""
+    return sum(file.stat().st_size for file in path.rglob("*") if file.name != LOCK and file.is_file())

@@ -2,94 +2,50 @@
 
 from __future__ import annotations
 
-import threading
+import functools
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from labelstore.agreement import Agreement, label_agreement
 from labelstore.ids import pack_ids
 from labelstore.pipelines.annotators.spec import EnsembleSpec
-from labelstore.pipelines.cluster import local_cluster
+from labelstore.pipelines.cluster import local_cluster, remote_cluster
 from labelstore.pipelines.distance import DistanceSpec, measure_distance
+from labelstore.pipelines.left_overs import remove_left_overs
+from labelstore.pipelines.lock import try_store_lock
+from labelstore.pipelines.matching import ExistingStore, new_store, shard_places
 from labelstore.pipelines.observer import Observer
-from labelstore.pipelines.plan import JobSpec, ShardReport, pending_shards, tasks
+from labelstore.pipelines.plan import JobSpec, tasks
+from labelstore.pipelines.preparing import Intent, find_store
 from labelstore.pipelines.probe import SAMPLE_IMAGES, Probe, ProbeSpec, probe_annotator, spread
 from labelstore.pipelines.records import recorded_annotators
 from labelstore.pipelines.resources import Resources, keep_the_heap
 from labelstore.pipelines.run import DaskEngine, Engine, SerialEngine
-from labelstore.pipelines.settings import Settings, existing_store, new_store_info, require_decoder
+from labelstore.pipelines.settings import Settings, new_store_info, require_decoder
 from labelstore.pipelines.shard import load_annotators
 from labelstore.pipelines.sources import ImagesSpec, Listing, list_images
 from labelstore.pipelines.store import create_store
-from labelstore.reader import LabelMapReader
-from labelstore.schema import Status, StoreInfo
-from labelstore.summary import StoreCounts, count_rows, failures_of
+from labelstore.pipelines.summary import Summary, summarise
+from labelstore.pipelines.tally import Tally
+from labelstore.schema import StoreInfo
 
-LISTED_FAILURES = 1000
 _BATCHES_AHEAD = 3
 
 
-@dataclass(frozen=True)
-class Summary:
-    """What a run made. ``failures`` are (image id, reason) of the store's failed rows, the first 1,000 of them;
-    ``example_id`` is an image that is done, None if none is; ``agreement`` says how often the
-    labels of this run's whole images are their folders'."""
-
-    store: str
-    info: StoreInfo
-    counts: StoreCounts
-    new_rows: int
-    seconds: float
-    failures: tuple[tuple[str, str], ...]
-    example_id: str | None
-    agreement: Agreement | None = None
-
-
-@dataclass
-class _Tally:
-    """Rows of a run so far: finished shards, and what running ones have told."""
-
-    observer: Observer
-    running: dict[int, tuple[int, int]] = field(default_factory=dict)
-    finished: set[int] = field(default_factory=set)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    done: int = 0
-    failed: int = 0
-    notes: set[str] = field(default_factory=set)
-
-    def progress(self, shard: int, done: int, failed: int) -> None:
-        with self.lock:
-            if shard in self.finished:  # what a worker told on the way may arrive after its report
-                return
-            self.running[shard] = (done, failed)
-            self._tell()
-
-    def finish(self, report: ShardReport) -> None:
-        with self.lock:
-            self.finished.add(report.shard)
-            self.running.pop(report.shard, None)
-            self.done += report.rows - len(report.failures)
-            self.failed += len(report.failures)
-            self._tell()
-        for note in report.notes:
-            if note not in self.notes:
-                self.notes.add(note)
-                self.observer.warning(note)
-
-    def _tell(self) -> None:
-        done, failed = (sum(counts) for counts in zip((self.done, self.failed), *self.running.values(), strict=True))
-        self.observer.rows(done, failed)
-
-
 def annotate(
-    images: ImagesSpec | Path | str, store: str, settings: Settings, resources: Resources, observer: Observer
+    images: ImagesSpec | Path | str,
+    store: str,
+    settings: Settings,
+    resources: Resources,
+    observer: Observer,
+    *,
+    extend: bool = False,
+    retry_failed: bool = False,
 ) -> Summary:
     """Make the label maps of all images of a source that the store does not hold yet.
 
@@ -101,6 +57,10 @@ def annotate(
         Where the store is, or is to be.
     settings
         What the user chose; what is left open is as the store has it, else the default.
+    extend
+        Add images that the store has no rows for.
+    retry_failed
+        Make the shards with failed rows once more.
 
     Raises
     ------
@@ -113,20 +73,26 @@ def annotate(
     spec, exif = settings.ensemble_spec(resources.compiled), settings.chosen_exif(source.exif)
     observer.phase("looking for images")
     listing = list_images(source)
-    found = existing_store(store, settings, listing)
-    if found is not None and not found.pending:
-        observer.plan(len(listing.ids), len(listing.ids))
-        return summarise(store, found.info, 0, time.perf_counter() - start)
-    require_decoder(found.info.decoder if found is not None else settings.chosen_decoder(), resources.device)
-    with _engine(resources, observer) as engine:
-        if found is None:
-            info, pending = _create(engine, store, settings, listing, resources, observer, spec, exif)
-        else:
-            info, pending = found.info, found.pending
-            observer.phase(f"loading {info.annotator.full_name}")
-            engine.everywhere(load_annotators, recorded_annotators(info, resources.compiled), resources.device)()
-        job = _job(info, store, resources)
-        return _run(engine, job, info, pending, listing, resources, observer)
+    with try_store_lock(store) as unwritable:
+        found = find_store(store, settings, listing, Intent(extend, retry_failed, unwritable is None), observer)
+        if unwritable is not None and (extend or retry_failed):
+            raise unwritable
+        if found is not None and not found.pending:
+            observer.plan(found.info.num_images, found.info.num_images)
+            return summarise(store, found.info, 0, time.perf_counter() - start)
+        if unwritable is not None:
+            raise unwritable
+        require_decoder(found.info.decoder if found is not None else settings.chosen_decoder(), resources.device)
+        with _engine(resources, observer) as (engine, resources):
+            if found is None:
+                found = _create(engine, store, settings, listing, resources, observer, spec, exif)
+            else:
+                observer.phase(f"loading {found.info.annotator.full_name}")
+                engine.everywhere(load_annotators, recorded_annotators(found.info, resources.compiled), resources.device)()
+            summary = _run(engine, _job(found.info, store, resources), found, listing, resources, observer)
+        # Of workers that died; and the ids' array that --extend has replaced, which readers may have needed until now.
+        remove_left_overs(store, found.info)
+        return summary
 
 
 def _create(
@@ -138,7 +104,7 @@ def _create(
     observer: Observer,
     annotators: EnsembleSpec,
     exif: str,
-) -> tuple[StoreInfo, list[int]]:
+) -> ExistingStore:
     """Look at the annotators, and create the store."""
     observer.phase(f"loading {' + '.join(settings.models)}")
     sample = tuple(listing.places[row] for row in spread(len(listing.ids), SAMPLE_IMAGES))
@@ -153,50 +119,40 @@ def _create(
     info = replace(info, distance=engine.call(measure_distance, measured))
     create_store(store, info, ids, listing.targets)
     loaded()
-    return info, pending_shards(info.num_shards, ())
+    return new_store(info)
 
 
 def _run(
-    engine: Engine,
-    job: JobSpec,
-    info: StoreInfo,
-    pending: list[int],
-    listing: Listing,
-    resources: Resources,
-    observer: Observer,
+    engine: Engine, job: JobSpec, found: ExistingStore, listing: Listing, resources: Resources, observer: Observer
 ) -> Summary:
-    rows = sum(len(info.shard_rows(shard)) for shard in pending)
-    observer.plan(info.num_rows, info.num_rows - rows)
-    tally = _Tally(observer)
+    info, pending = found.info, found.pending
+    rows = np.concatenate([np.array(info.shard_rows(shard)) for shard in pending])
+    observer.plan(info.num_images, info.num_images - len(rows) - found.left)
+    tally = Tally(observer)
     start = time.perf_counter()
-    specs = tasks(job, pending, info.shard_size, resources.workers, lambda shard: listing.part(info.shard_rows(shard)))
+    part = functools.partial(shard_places, found, listing)
+    specs = tasks(job, pending, info.shard_size, resources.workers, part)
     for report in engine.run(specs, tally.progress):
         tally.finish(report)
-    seconds = time.perf_counter() - start
-    made = np.concatenate([np.array(info.shard_rows(shard)) for shard in pending])
-    return summarise(job.store, info, rows, seconds, made)
+    return summarise(job.store, info, len(rows), time.perf_counter() - start, rows)
 
 
 @contextmanager
-def _engine(resources: Resources, observer: Observer) -> Iterator[Engine]:
-    if resources.workers == 0:
+def _engine(resources: Resources, observer: Observer) -> Iterator[tuple[Engine, Resources]]:
+    if resources.scheduler is None and resources.workers == 0:
         keep_the_heap()
-        yield SerialEngine()
+        yield SerialEngine(), resources
         return
-    observer.phase(f"starting {resources.workers} worker{'s' if resources.workers > 1 else ''}")
-    with local_cluster(resources) as client:
+    if resources.scheduler is None:
+        observer.phase(f"starting {resources.workers} worker{'s' if resources.workers > 1 else ''}")
+        cluster = local_cluster(resources)
+    else:
+        observer.phase(f"connecting to {resources.scheduler}")
+        cluster = remote_cluster(resources.scheduler)
+    with cluster as client:
         observer.dashboard(client.dashboard_link)
-        yield DaskEngine(client)
-
-
-def summarise(location: str, info: StoreInfo, new_rows: int, seconds: float, made: NDArray[np.int64] | None = None) -> Summary:
-    """Look at the store after a run; ``made`` are its rows."""
-    reader = LabelMapReader(location, compiled=False)
-    done = reader.status() == Status.DONE
-    example = reader.ids[int(done.argmax())] if done.any() else None
-    counts = count_rows(reader, location)
-    agreement = label_agreement(reader, made) if made is not None else None
-    return Summary(location, info, counts, new_rows, seconds, failures_of(reader, LISTED_FAILURES), example, agreement)
+        engine = DaskEngine(client, observer, resources.worker_timeout)
+        yield engine, replace(resources, workers=engine.num_workers)
 
 
 def _warn_if_flat(probe: Probe, observer: Observer) -> None:

@@ -1,10 +1,11 @@
-"""A local Dask cluster: one process a GPU, or a few on the CPU's cores."""
+"""Dask clusters: one on this machine, a process a GPU or a few on the CPU's cores; or one that the user has started."""
 
 from __future__ import annotations
 
 import logging
 import os
 import signal
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,18 +15,24 @@ from typing import Any
 import dask
 import torch
 from distributed import Client, Nanny, Scheduler, SpecCluster
-from distributed.utils import LoopRunner
+from distributed.comm.addressing import get_address_host_port
+from distributed.utils import LoopRunner, silence_logging_cmgr
 
-from labelstore.errors import RunError
+from labelstore.errors import OptionError, RunError
 from labelstore.pipelines.resources import Resources, worker_environment
 
+# Silent workers are ended in `labelstore.pipelines.watchdog`, by a time that the user chooses. One that has died is looked for
+# 15 s later by its name: if its successor has died as well and the next is just being started, that one is ended for good.
+_NO_OTHER_TIMEOUT = {"distributed.scheduler.worker-ttl": None, "distributed.deploy.lost-worker-timeout": 10**9}
 # Whatever else wakes a thread on the cores of a forward pass makes all of its threads wait for that one.
 _SELDOM = {
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
     "distributed.admin.system-monitor.interval": "2s",
 }
-_START_SECONDS = 120
+_TRIES = 3
+"""Times that a task may be made because its worker died."""
+_START_SECONDS, _CONNECT_SECONDS = 120, 10
 
 
 @contextmanager
@@ -38,12 +45,13 @@ def local_cluster(resources: Resources) -> Iterator[Client]:
         The workers do not come up.
     """
     environment = worker_environment(resources)
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:8787"}}
+    address = {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:8787"}
+    scheduler = {"cls": Scheduler, "options": {**address, "allowed_failures": _TRIES - 1}}
     workers = {number: {"cls": Nanny, "options": _worker_options(number, resources)} for number in range(resources.workers)}
     with (
         warnings.catch_warnings(),
         _no_variables_left(),
-        dask.config.set({"distributed.nanny.pre-spawn-environ": environment, **_SELDOM}),
+        dask.config.set({"distributed.nanny.pre-spawn-environ": environment, **_SELDOM, **_NO_OTHER_TIMEOUT}),
         _loop_deaf_to_interrupts() as loop,
     ):
         warnings.filterwarnings("ignore", message="Port .* is already in use")  # another is taken, and its address shown
@@ -55,6 +63,35 @@ def local_cluster(resources: Resources) -> Iterator[Client]:
                 client.wait_for_workers(resources.workers, timeout=_START_SECONDS)
             except TimeoutError as error:
                 raise RunError(f"{resources.workers} worker processes did not start in {_START_SECONDS} s") from error
+            yield client
+
+
+@contextmanager
+def remote_cluster(address: str) -> Iterator[Client]:
+    """Connect to the scheduler of a cluster that somebody else started, and yield a client; the cluster is left as it is.
+
+    Raises
+    ------
+    OptionError
+        It is no address.
+    RunError
+        Nobody answers, or there are no workers.
+    """
+    try:
+        get_address_host_port(address)
+    except ValueError as error:
+        raise OptionError(f"--scheduler {address}: expected an address such as tcp://10.0.0.1:8786 ({error})") from error
+    with silence_logging_cmgr(logging.CRITICAL):
+        try:
+            client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
+        except OSError as error:
+            raise RunError(
+                f"--scheduler {address}: no Dask scheduler answers there within {_CONNECT_SECONDS} s; start one with `dask "
+                "scheduler`, which prints its address"
+            ) from error
+        with client:
+            if not client.scheduler_info(n_workers=-1)["workers"]:
+                raise RunError(f"--scheduler {address}: there are no workers; start some with `dask worker {address}`")
             yield client
 
 
@@ -73,7 +110,9 @@ def _no_variables_left() -> Iterator[None]:
 def _loop_deaf_to_interrupts() -> Iterator[Any]:
     """An event loop whose thread blocks SIGINT. Workers inherit that: Ctrl-C reaches this process, which ends them, and is
     not answered by a traceback from each of them."""
-    resource_tracker.ensure_running()  # multiprocessing's: starting it later would unblock the signal
+    with _warnings_of_children_off("ignore::UserWarning:multiprocessing.resource_tracker"):
+        # Starting it later would unblock the signal. It warns of what a process that ends at once leaves it to clean up.
+        resource_tracker.ensure_running()
     runner = LoopRunner()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -84,6 +123,16 @@ def _loop_deaf_to_interrupts() -> Iterator[Any]:
         yield runner.loop
     finally:
         runner.stop()
+
+
+@contextmanager
+def _warnings_of_children_off(option: str) -> Iterator[None]:
+    """Start Python processes with an option ``-W`` more."""
+    sys.warnoptions.append(option)
+    try:
+        yield
+    finally:
+        sys.warnoptions.remove(option)
 
 
 def _worker_options(number: int, resources: Resources) -> dict[str, object]:

@@ -14,3 +14,5 @@ TAIL_BITS, MOST_TAIL_CLASSES = 1, 4096
 CPU_BATCH_SIZE = 8
 """Bigger batches are no faster on a CPU: their activations leave the caches."""
 CUDA_BATCH_SIZE = 64
+WORKER_TIMEOUT = 600
+"""Seconds without progress."""

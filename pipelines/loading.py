@@ -155,6 +155,8 @@ def _read(place: Place) -> _File:
         return _File(None, f"cannot be read: {error.strerror or error}")
     except MemoryError:
         return _File(None, "cannot be read: out of memory")
+    except ImageDecodeError as error:
+        return _File(None, str(error))
 
 
 def _decode(file: _File, spec: LoadSpec) -> LoadedImage:

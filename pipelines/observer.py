@@ -12,6 +12,9 @@ class Observer:
     def dashboard(self, url: str) -> None:
         """The Dask dashboard is up."""
 
+    def note(self, text: str) -> None:
+        """Something has been done that the user should know of."""
+
     def warning(self, text: str) -> None:
         """Something is likely not what the user wants."""
 

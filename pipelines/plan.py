@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from labelstore.pipelines.annotators.spec import EnsembleSpec
-from labelstore.pipelines.sources.places import Place
+from labelstore.pipelines.sources.places import ExcludedPlace, Place
 
 MIN_SHARD, MAX_SHARD, ENOUGH_SHARDS = 4, 4096, 64
 MOST_ROWS_A_TASK = {"cpu": 512, "cuda": 4096}
 """Seconds of work. Between tasks a worker has nothing read ahead."""
 LEAST_ROWS_A_TASK = 8
+_LEFT_OUT = ExcludedPlace("left out of a trial")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,15 @@ class TaskSpec:
 
     job: JobSpec
     shards: tuple[ShardSpec, ...]
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """Batches of a shard that are loaded and annotated to see whether the process survives it; nothing is written."""
+
+    job: JobSpec
+    shard: int
+    places: tuple[Place, ...]
 
 
 @dataclass(frozen=True)
@@ -97,3 +107,17 @@ def tasks(
         shards = pending[start : start + max(rows // rows_a_shard, 1)]
         yield TaskSpec(job, tuple(ShardSpec(shard, part(shard)) for shard in shards))
         start += len(shards)
+
+
+def trial_of(job: JobSpec, spec: ShardSpec, rows: range) -> TrialSpec:
+    """Return a trial of some rows of a shard: in the batches in which its task has them, all other images left out."""
+    size = job.batch_size
+    first, end = rows.start // size * size, -(-rows.stop // size) * size
+    batches = enumerate(spec.places[first:end], first)
+    return TrialSpec(job, spec.shard, tuple(place if row in rows else _LEFT_OUT for row, place in batches))
+
+
+def trial_without_images(job: JobSpec, spec: ShardSpec) -> TrialSpec:
+    """Return a trial of no image at all: a batch of each size that the shard's task has."""
+    rows, size = len(spec.places), job.batch_size
+    return TrialSpec(job, spec.shard, (_LEFT_OUT,) * min(rows, size + rows % size))

@@ -32,7 +32,11 @@ _MALLOPT = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_TOP_PAD_": -2, "MALLOC_MMAP_TH
 
 @dataclass(frozen=True)
 class Resources:
-    """What a run may use of this machine. ``workers`` 0: no cluster, this process alone."""
+    """What a run may use. ``workers`` 0: no cluster, this process alone.
+
+    ``scheduler`` is the address of a cluster that the user has started, whose workers are used; ``worker_timeout`` the seconds
+    after which a worker that has a task and makes no progress is ended, 0 for never.
+    """
 
     workers: int
     device: str
@@ -40,6 +44,8 @@ class Resources:
     decode_threads: int
     batch_size: int
     compiled: bool = False
+    scheduler: str | None = None
+    worker_timeout: float = defaults.WORKER_TIMEOUT
 
 
 def plan_resources(workers: int | None, device: str, batch_size: int | None, *, compiled: bool = False) -> Resources:

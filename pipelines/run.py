@@ -6,32 +6,59 @@ import contextlib
 import functools
 import itertools
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from dataclasses import replace
+from typing import Any, ClassVar, Protocol, TypeVar
 
-from distributed import Client, KilledWorker, as_completed, get_worker
+from distributed import CancelledError, Client, Future, KilledWorker, wait
 
-from labelstore.errors import RunError
+from labelstore.errors import LabelStoreError, RunError
+from labelstore.pipelines.annotators.spec import EnsembleSpec
+from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.plan import ShardReport, TaskSpec
-from labelstore.pipelines.shard import annotate_shards
+from labelstore.pipelines.setting_aside import Suspects, WorkerDiedError, not_the_images, survivors
+from labelstore.pipelines.shard import annotate_shards, load_annotators
+from labelstore.pipelines.sources.places import BlackPlace, Place
+from labelstore.pipelines.watchdog import Progress, RowCounter, Watchdog, sign_of_life
+
+
+class Sampled(Protocol):
+    """A spec, a dataclass, of work on annotators that are tried on a few images."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def annotators(self) -> EnsembleSpec:
+        """What to load."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where to."""
+        ...
+
+    @property
+    def sample(self) -> tuple[Place, ...]:
+        """The images."""
+        ...
+
 
 T = TypeVar("T")
-Progress = Callable[[int, int, int], None]
-"""Called with a shard, and how many of its rows are done and failed so far. May come from another thread."""
+S = TypeVar("S", bound=Sampled)
 
-_TOPIC = "labelstore-progress"
-_SECONDS_BETWEEN_EVENTS = 0.25
 _SECONDS_BETWEEN_LOOKS = 1.0
 _TASKS_A_WORKER = 3
 """In flight, one in hand and two waiting: a worker stays busy, and the client's memory does not grow with the plan."""
+_MOST_ASIDE = 16
+"""Tasks that are set aside before it is looked at why."""
 
 
 class Engine(Protocol):
     """Where work runs."""
 
-    def call(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Run one function and return what it returns."""
+    def call(self, function: Callable[[S], T], spec: S) -> T:
+        """Run one function of a spec and return what it returns. Images of its sample that end the process are left out."""
         ...
 
     def everywhere(self, function: Callable[..., None], *arguments: Any) -> Callable[[], None]:
@@ -44,11 +71,11 @@ class Engine(Protocol):
 
 
 class SerialEngine:
-    """This process, one shard after the other: the reference for what a cluster must give."""
+    """This process, one shard after the other: the reference for what a cluster must give. What ends it ends the run."""
 
-    def call(self, function: Callable[..., T], *arguments: Any) -> T:
+    def call(self, function: Callable[[S], T], spec: S) -> T:
         """See `Engine.call`."""
-        return function(*arguments)
+        return function(spec)
 
     def everywhere(self, function: Callable[..., None], *arguments: Any) -> Callable[[], None]:
         """See `Engine.everywhere`."""
@@ -57,97 +84,199 @@ class SerialEngine:
     def run(self, specs: Iterable[TaskSpec], progress: Progress) -> Iterator[ShardReport]:
         """See `Engine.run`."""
         for spec in specs:
-            yield from annotate_shards(spec, _Counter(progress))
+            yield from annotate_shards(spec, RowCounter(progress))
 
 
 class DaskEngine:
-    """A Dask cluster. The client may be anybody's; it is not closed here."""
+    """A Dask cluster. The client may be anybody's; it is not closed here.
 
-    def __init__(self, client: Client) -> None:
+    Parameters
+    ----------
+    worker_timeout
+        Seconds after which a worker that has a task and makes no progress is ended; 0: never.
+    """
+
+    def __init__(self, client: Client, observer: Observer, worker_timeout: float) -> None:
         self._client = client
+        self._observer = observer
+        self._timeout = worker_timeout
+        self._watchdog = Watchdog(client, worker_timeout)
 
-    def call(self, function: Callable[..., T], *arguments: Any) -> T:
+    @property
+    def num_workers(self) -> int:
+        """How many there are now."""
+        return len(self._workers())
+
+    def call(self, function: Callable[[S], T], spec: S) -> T:
         """See `Engine.call`."""
-        result: T = self._result(self._client.submit(function, *arguments, pure=False), function.__name__)
-        return result
+        with self._scheduler_in_words(), self._watchdog.watching():
+            with contextlib.suppress(WorkerDiedError):
+                return self._try_sample(function, spec)
+            self._observer.phase("looking for the image that ends the worker")
+
+            def kills(sample: Sequence[Place]) -> str:
+                try:
+                    self._try_sample(function, replace(spec, sample=tuple(sample)))
+                except WorkerDiedError as death:
+                    return str(death)
+                return ""
+
+            if kills([BlackPlace()]) and (how := kills([BlackPlace()])):
+                raise not_the_images(how)
+            try:
+                return self._try_sample(function, replace(spec, sample=survivors(spec.sample, kills)))
+            except WorkerDiedError as death:
+                raise RunError(
+                    f"trying the annotator on {len(spec.sample)} images {death} again and again, though none of them does so "
+                    "by itself: out of memory, perhaps; try fewer --workers"
+                ) from death
 
     def everywhere(self, function: Callable[..., None], *arguments: Any) -> Callable[[], None]:
         """See `Engine.everywhere`. A worker that dies meanwhile is not waited for: it comes back under another address."""
-        futures = {
-            worker: self._client.submit(function, *arguments, workers=[worker], pure=False) for worker in self._workers()
-        }
+        with self._scheduler_in_words():
+            futures = {worker: self._submit_to(worker, function, *arguments) for worker in self._workers()}
 
         def wait_for_all() -> None:
-            for worker, future in futures.items():
-                while not future.done() and worker in self._workers():
-                    with contextlib.suppress(TimeoutError):
-                        future.exception(timeout=_SECONDS_BETWEEN_LOOKS)
-                if future.done():
-                    self._result(future, function.__name__)
+            with self._scheduler_in_words():
+                for worker, future in futures.items():
+                    while not future.done() and worker in self._workers():
+                        self._finished([future])
+                    if future.done():
+                        with contextlib.suppress(WorkerDiedError):
+                            self._result(future)
 
         return wait_for_all
 
     def run(self, specs: Iterable[TaskSpec], progress: Progress) -> Iterator[ShardReport]:
         """See `Engine.run`. Submits a bounded window of tasks; each returns its small report, never arrays."""
         waiting = iter(specs)
-        window = _TASKS_A_WORKER * len(self._workers())
-        names: dict[Any, str] = {}
-        with self._watched(progress):
-            running = as_completed(loop=self._client.loop)
-            for spec in itertools.islice(waiting, window):
-                running.add(self._submit(spec, names))
-            for future in running:
-                yield from self._result(future, names.pop(future.key))
-                for spec in itertools.islice(waiting, 1):
-                    running.add(self._submit(spec, names))
+        running: dict[Future[Any], TaskSpec] = {}
+        aside: list[TaskSpec] = []
+        suspects = Suspects(self._alone, self._observer)
+        most_aside = 1  # where nothing has succeeded yet, it may be that nothing will
+
+        def submit(count: int) -> None:
+            for spec in itertools.islice(waiting, count):
+                running[self._client.submit(_on_worker, annotate_shards, spec, pure=False)] = spec
+
+        with self._scheduler_in_words(), self._watchdog.watching(progress):
+            submit(_TASKS_A_WORKER * max(self.num_workers, 1))
+            while running:
+                for future in self._finished(running):
+                    spec = running.pop(future)
+                    try:
+                        yield from self._result(future)
+                        most_aside = _MOST_ASIDE
+                    except WorkerDiedError as death:
+                        self._observer.warning(f"{_shards(spec)}: annotating {death}: set aside")
+                        aside.append(spec)
+                    if len(aside) < most_aside:
+                        submit(1)
+                if not running:
+                    for spec in sorted(aside, key=lambda spec: spec.shards[0].shard):
+                        yield from suspects.finish(spec)
+                    aside.clear()
+                    submit(_TASKS_A_WORKER * max(self.num_workers, 1))
+
+    def _try_sample(self, function: Callable[[S], T], spec: S) -> T:
+        result: T = self._once(_on_sample, function, spec)
+        return result
+
+    def _alone(self, function: Callable[..., Any], spec: Any) -> Any:
+        """See `labelstore.pipelines.setting_aside.Alone`."""
+        return self._once(_on_worker, function, spec)
+
+    def _once(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Run a function on one worker; if that dies, nowhere else."""
+        worker = self._any_worker()
+        future = self._submit_to(worker, function, *arguments)
+        try:
+            while not self._finished([future]):
+                if worker not in self._workers() and not future.done():
+                    raise WorkerDiedError(self._how(future, 1))
+            return self._result(future)
+        finally:
+            self._watchdog.forget(str(future.key))
+            future.release()
+
+    def _any_worker(self) -> str:
+        while True:
+            for worker in self._workers():
+                return worker
+            self._watchdog.look()
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
 
     def _workers(self) -> Collection[str]:
         """The addresses of those that are there now."""
         found: Collection[str] = self._client.scheduler_info(n_workers=-1)["workers"]
         return found
 
-    def _submit(self, spec: TaskSpec, names: dict[Any, str]) -> Any:
-        future = self._client.submit(_annotate_on_worker, spec, pure=False)
-        first, last = spec.shards[0].shard, spec.shards[-1].shard
-        names[future.key] = f"shard {first}" if first == last else f"shards {first} to {last}"
-        return future
+    def _submit_to(self, worker: str, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        return self._client.submit(function, *arguments, workers=[worker], pure=False)
 
-    def _result(self, future: Any, what: str) -> Any:
+    def _finished(self, futures: Iterable[Future[Any]]) -> Collection[Future[Any]]:
+        """Wait a little; return those that are finished."""
+        self._watchdog.look()
+        with self._client.as_current():
+            try:
+                found = wait(list(futures), timeout=_SECONDS_BETWEEN_LOOKS, return_when="FIRST_COMPLETED")
+            except TimeoutError:
+                return ()
+        done: Collection[Future[Any]] = found.done
+        return done
+
+    def _result(self, future: Future[Any]) -> Any:
+        """Return a finished task's result, or raise what it has raised."""
         try:
-            return future.result()
+            while True:
+                try:
+                    return future.result(timeout=_SECONDS_BETWEEN_LOOKS)
+                except TimeoutError:  # the worker that had it is gone: it is made again
+                    if future.status == "error":
+                        raise
+                    self._watchdog.look()
         except KilledWorker as error:
-            raise RunError(
-                f"{what}: the worker process died again and again (last on {error.last_worker.address}): out of memory, or "
-                "an image or model that crashes it. Committed shards are kept; try a smaller --batch-size or fewer --workers"
-            ) from error
+            raise WorkerDiedError(self._how(future, error.allowed_failures + 1)) from error
+        finally:
+            self._watchdog.forget(str(future.key))
+
+    def _how(self, future: Future[Any], deaths: int) -> str:
+        if self._watchdog.has_hung(str(future.key)):
+            return f"did not finish within {self._timeout:g} s" + (f", {deaths} times" if deaths > 1 else "")
+        return "ended the worker process" + (f" {deaths} times" if deaths > 1 else "")
 
     @contextmanager
-    def _watched(self, progress: Progress) -> Iterator[None]:
-        self._client.subscribe_topic(_TOPIC, lambda event: progress(*event[1]))
+    def _scheduler_in_words(self) -> Iterator[None]:
+        """Say what it means that the scheduler does not answer."""
         try:
             yield
-        finally:
-            self._client.unsubscribe_topic(_TOPIC)
+        except LabelStoreError:
+            raise
+        except (Exception, CancelledError) as error:
+            if self._client.status == "running" and not isinstance(error, CancelledError):
+                raise
+            raise RunError(
+                "the Dask scheduler went away. What is committed is kept: when it is back, run annotate again"
+            ) from error
 
 
-def _annotate_on_worker(spec: TaskSpec) -> list[ShardReport]:
-    worker = get_worker()
-    return list(annotate_shards(spec, _Counter(lambda *counts: worker.log_event(_TOPIC, list(counts)))))
+def _on_worker(function: Callable[..., Any], spec: Any) -> Any:
+    """Run a task over shards on a worker."""
+    tell = sign_of_life()
+    tell(loading=True)
+    load_annotators(spec.job.annotators, spec.job.device)
+    tell()
+    found = function(spec, RowCounter(tell))
+    return found if found is None else list(found)
 
 
-class _Counter:
-    """Adds up shards' rows and passes the sums on, but not more often than a person can see."""
+def _on_sample(function: Callable[[S], T], spec: S) -> T:
+    """Run a task over a few images on a worker. What it takes to load the annotator, a download perhaps, does not count."""
+    load_annotators(spec.annotators, spec.device)
+    sign_of_life()()
+    return function(spec)
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._counts: dict[int, tuple[int, int]] = {}
-        self._last = time.monotonic()
 
-    def __call__(self, shard: int, done: int, failed: int) -> None:
-        before = self._counts.get(shard, (0, 0))
-        self._counts[shard] = before[0] + done, before[1] + failed
-        if time.monotonic() - self._last >= _SECONDS_BETWEEN_EVENTS:
-            self._last = time.monotonic()
-            for changed, counts in self._counts.items():
-                self._progress(changed, *counts)
-            self._counts = {shard: self._counts[shard]}
+def _shards(spec: TaskSpec) -> str:
+    first, last = spec.shards[0].shard, spec.shards[-1].shard
+    return f"shard {first}" if first == last else f"shards {first} to {last}"

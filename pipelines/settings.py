@@ -1,4 +1,4 @@
-"""What a user may choose of a store, held against what a store already is."""
+"""What a user may choose of a store: a new one's attributes, or held against those of one that exists."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from labelstore.encodings import find_encoding
-from labelstore.errors import DamagedError, OptionError, StoreMismatchError, StoreNotFoundError, UnfinishedStoreError
-from labelstore.ids import ImageIds
+from labelstore.errors import OptionError, StoreMismatchError
 from labelstore.pipelines import defaults
 from labelstore.pipelines.annotators.spec import AnnotatorSpec, EnsembleInfo, EnsembleSpec
 from labelstore.pipelines.choice import EncodingChoice, baseline, check_choice, spectral_shape
 from labelstore.pipelines.class_file import read_classes
-from labelstore.pipelines.plan import pending_shards, shard_size
+from labelstore.pipelines.plan import shard_size
 from labelstore.pipelines.records import absolute, annotator_record, asked_and_recorded, from_the_root, weight_files
 from labelstore.pipelines.sources import Listing
-from labelstore.schema import StoreInfo, index_arrays
-from labelstore.storage import Source, open_source
+from labelstore.schema import StoreInfo
 
 _RECORDED_VERSIONS = ("labelstore", "torch", "torchvision", "timm", "pillow", "numpy", "zarr", "numcodecs")
 
@@ -124,34 +122,6 @@ def require_decoder(decoder: str, device: str) -> None:
         raise OptionError(f"--decoder nvjpeg needs --device cuda, this run is on the {device.upper()}; use --decoder pillow")
 
 
-@dataclass(frozen=True)
-class ExistingStore:
-    """A store that fits the settings and images, and its shards without a matching commit."""
-
-    info: StoreInfo
-    pending: list[int]
-
-
-def existing_store(location: str, settings: Settings, listing: Listing) -> ExistingStore | None:
-    """Open the store if there is one, and make sure that it is this one.
-
-    Raises
-    ------
-    StoreMismatchError
-        It was made with other settings (which is said) or for other images.
-    FormatError
-        What is there is no store.
-    """
-    try:
-        source, info = open_source(location)
-    except (StoreNotFoundError, UnfinishedStoreError):
-        return None
-    _require_same_settings(location, settings, info)
-    _require_same_ids(location, listing, source, info)
-    committed = (shard for shard in range(info.num_shards) if _is_committed(source, shard))
-    return ExistingStore(info, pending_shards(info.num_shards, committed))
-
-
 def new_store_info(settings: Settings, listing: Listing, found: EnsembleInfo, id_bytes: int, exif: str) -> StoreInfo:
     """Return what a new store says of itself.
 
@@ -187,7 +157,14 @@ def new_store_info(settings: Settings, listing: Listing, found: EnsembleInfo, id
     )
 
 
-def _require_same_settings(location: str, settings: Settings, info: StoreInfo) -> None:
+def require_same_settings(location: str, settings: Settings, info: StoreInfo) -> None:
+    """Refuse to go on with a store with other settings than it was begun with.
+
+    Raises
+    ------
+    StoreMismatchError
+        Names the options, and what the store has.
+    """
     record = info.annotator
     pairs = {
         "--model": asked_and_recorded(settings.models if settings.model else None, record),
@@ -229,29 +206,6 @@ def _in_words(value: object) -> str:
     if value is None or isinstance(value, bool):
         return {None: "none", True: "yes", False: "no"}[value]
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _require_same_ids(location: str, listing: Listing, source: Source, info: StoreInfo) -> None:
-    stored = ImageIds(source.index_array(index_arrays(info)[0]), location)
-    if len(stored) == len(listing.ids) and all(ours == theirs for ours, theirs in zip(listing.ids, stored, strict=True)):
-        return
-    ours, theirs = set(listing.ids), set(stored)
-    new, gone = sorted(ours - theirs), sorted(theirs - ours)
-    raise StoreMismatchError(
-        f"{location}: expected the {len(stored)} images that the store was made for, found {len(ours)} below {listing.root}: "
-        f"{_few(new)} new, {_few(gone)} gone. Name the same folder, or choose another --store for these images"
-    )
-
-
-def _is_committed(source: Source, shard: int) -> bool:
-    try:
-        return source.is_committed(shard)
-    except DamagedError:  # a commit that its files do not match counts for nothing
-        return False
-
-
-def _few(ids: list[str]) -> str:
-    return f"{len(ids)} ({', '.join(ids[:3])}{', ...' if len(ids) > 3 else ''})" if ids else "0"
 
 
 def _versions() -> dict[str, str]:

@@ -5,23 +5,27 @@ from __future__ import annotations
 import functools
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from labelstore.errors import OptionError, StoreMismatchError
+from labelstore.fetch import RowFetcher
 from labelstore.pipelines.annotators.ensemble import Ensemble, load_ensemble
 from labelstore.pipelines.annotators.spec import EnsembleSpec
 from labelstore.pipelines.loading import LoadSpec, load_batches
 from labelstore.pipelines.maps import MapBatch, Mapper, Stopwatch, fill_rows
-from labelstore.pipelines.plan import JobSpec, ShardReport, ShardSpec, TaskSpec
-from labelstore.pipelines.store import ShardWriter
-from labelstore.schema import StoreInfo
+from labelstore.pipelines.plan import JobSpec, ShardReport, ShardSpec, TaskSpec, TrialSpec
+from labelstore.pipelines.sources.places import Place
+from labelstore.pipelines.store import ShardWriter, is_committed
+from labelstore.schema import Status, StoreInfo
+from labelstore.storage import open_source
 
 OnShardRows = Callable[[int, int, int], None]
 """Called with a shard, and how many more of its rows are done and failed."""
@@ -30,22 +34,25 @@ OnShardRows = Callable[[int, int, int], None]
 def annotate_shards(spec: TaskSpec, on_rows: OnShardRows | None = None) -> Iterator[ShardReport]:
     """Make the label maps of some shards' images; yield each shard's report when it is committed.
 
-    Images that cannot be annotated become failed rows with a reason; everything else that goes wrong is raised and leaves
-    its shard, and those after it, pending. Images are loaded, and shards written, while the annotators work on others.
+    A shard that is committed by now, because a worker that died had got that far, is not made again: its report is of what is
+    stored. Images that cannot be annotated become failed rows with a reason; everything else that goes wrong is raised and
+    leaves its shard, and those after it, pending. Images are loaded, and shards written, while the annotators work on others.
     """
     job = spec.job
-    annotators = cached_ensemble(job.annotators, job.device)
     writer = _open_writer(job)
-    _require_same_annotator(annotators, writer)
+    stored = _stored_reports(spec, writer)
+    yield from stored
+    shards = [shard for shard in spec.shards if shard.shard not in {report.shard for report in stored}]
+    if not shards:
+        return
     watch = Stopwatch()
-    mapper = Mapper(annotators, writer.info, watch)
-    sizes = [_batch_sizes(len(shard.places), job.batch_size) for shard in spec.shards]
-    places = [place for shard in spec.shards for place in shard.places]
-    loaded = load_batches(places, [size for each in sizes for size in each], _load_spec(annotators, writer.info, job))
-    batches = mapper.map(watch.timed("wait for images", loaded))
+    mapper = _mapper(job, writer, watch)
+    sizes = [_batch_sizes(len(shard.places), job.batch_size) for shard in shards]
+    places = [place for shard in shards for place in shard.places]
+    batches = _batches(job, mapper, places, [size for each in sizes for size in each])
     writing: Future[ShardReport] | None = None
     with torch_threads(job.threads), ThreadPoolExecutor(1, "write") as executor:
-        for shard, each in zip(spec.shards, sizes, strict=True):
+        for shard, each in zip(shards, sizes, strict=True):
             report, arrays = _annotate(shard, itertools.islice(batches, len(each)), writer, on_rows)
             report = replace(report, notes=tuple(mapper.notes))
             if writing is not None:
@@ -53,6 +60,39 @@ def annotate_shards(spec: TaskSpec, on_rows: OnShardRows | None = None) -> Itera
             writing = executor.submit(_write, report, arrays, writer, watch)
         if writing is not None:
             yield writing.result()
+
+
+def try_rows(spec: TrialSpec, on_rows: OnShardRows | None = None) -> None:
+    """Load and annotate images as `annotate_shards` does, and keep nothing of it."""
+    mapper = _mapper(spec.job, _open_writer(spec.job), Stopwatch())
+    sizes = _batch_sizes(len(spec.places), spec.job.batch_size)
+    with torch_threads(spec.job.threads):
+        for _ in _batches(spec.job, mapper, spec.places, sizes):
+            if on_rows is not None:
+                on_rows(spec.shard, 0, 0)
+
+
+def _mapper(job: JobSpec, writer: ShardWriter, watch: Stopwatch) -> Mapper:
+    annotators = cached_ensemble(job.annotators, job.device)
+    require_same_annotator(annotators, writer.info, writer.location)
+    return Mapper(annotators, writer.info, watch)
+
+
+def _batches(job: JobSpec, mapper: Mapper, places: Sequence[Place], sizes: Sequence[int]) -> Iterator[MapBatch]:
+    loaded = load_batches(places, sizes, _load_spec(mapper.annotators, mapper.info, job))
+    return mapper.map(mapper.watch.timed("wait for images", loaded))
+
+
+def _stored_reports(spec: TaskSpec, writer: ShardWriter) -> list[ShardReport]:
+    """The reports of those shards that have a matching commit by now."""
+    source, info = open_source(spec.job.store)
+    rows_of, found = RowFetcher(source, info), []
+    for shard in (shard.shard for shard in spec.shards if is_committed(source, shard.shard)):
+        rows, ids = info.shard_rows(shard), writer.image_ids(shard)
+        failed = np.flatnonzero(rows_of.status(np.array(rows)) == Status.FAILED).tolist()
+        failures = tuple((ids[at], rows_of.error(rows.start + at)) for at in failed)
+        found.append(ShardReport(shard, len(rows), failures, {}))
+    return found
 
 
 def _annotate(
@@ -151,10 +191,16 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _require_same_annotator(annotators: Ensemble, writer: ShardWriter) -> None:
-    expected, found = writer.info.annotator.weights_sha256, annotators.info.combined
-    if expected != found.weights_sha256 or writer.info.map_size != found.map_size:
+def require_same_annotator(annotators: Ensemble, info: StoreInfo, location: str) -> None:
+    """Refuse to mix the label maps of two annotators.
+
+    Raises
+    ------
+    StoreMismatchError
+    """
+    expected, found = info.annotator.weights_sha256, annotators.info.combined
+    if expected != found.weights_sha256 or info.map_size != found.map_size:
         raise StoreMismatchError(
-            f"{writer.location}: expected the annotator that the store was begun with (weights {expected[:12]}, map "
-            f"{writer.info.map_size}), found {found.name} (weights {found.weights_sha256[:12]}, map {found.map_size})"
+            f"{location}: expected the annotator that the store was begun with (weights {expected[:12]}, map "
+            f"{info.map_size}), found {found.name} (weights {found.weights_sha256[:12]}, map {found.map_size})"
         )

@@ -8,15 +8,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-import zarr
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
+from zarr.storage._common import make_store_path
 
 from labelstore.storage import PARTIAL, local_path
 
 
 class Sink(Protocol):
-    """Files by key, ``<array>/<file>``. What `put` and `delete` have done is on the disk once `flush` returns."""
+    """Files by key, ``<array>/<file>``; a folder's ends in a slash.
+
+    What `put` and `delete` have done is on the disk once `flush` returns.
+    """
 
     def put(self, files: Mapping[str, bytes]) -> None:
         """Bring files to the store, each whole or not at all."""
@@ -57,8 +60,9 @@ class LocalSink:
 
     def delete(self, key: str) -> bool:
         """See `Sink.delete`."""
+        path = self._root / key
         try:
-            (self._root / key).unlink()
+            path.rmdir() if key.endswith("/") else path.unlink()
         except FileNotFoundError:
             return False
         return True
@@ -73,7 +77,7 @@ class ZarrSink:
     """A store behind a URL. Objects appear whole; they are durable when the server says so."""
 
     def __init__(self, location: str) -> None:
-        self._path = zarr.open_group(location, mode="r+").store_path
+        self._path = sync(make_store_path(location))  # not the group's: its metadata may be what is to be mended
 
     def put(self, files: Mapping[str, bytes]) -> None:
         """See `Sink.put`."""

@@ -22,7 +22,7 @@ from labelstore.encodings import committed_arrays
 from labelstore.errors import DamagedError, FormatError, StoreWriteError
 from labelstore.ids import ImageIds
 from labelstore.pipelines.files import ZSTD_LEVEL, commit_record, encode_file
-from labelstore.pipelines.index import write_index
+from labelstore.pipelines.index import index_columns, write_index
 from labelstore.pipelines.sink import open_sink, sync_tree
 from labelstore.schema import UNFINISHED, ArraySpec, StoreInfo, index_arrays
 from labelstore.storage import LOCK, Source, is_blank, local_path, open_source, store_arrays
@@ -45,17 +45,21 @@ def create_store(location: str, info: StoreInfo, ids: NDArray[np.uint8], targets
     Raises
     ------
     FormatError
-        There is something else at ``location``; nothing is overwritten but a store whose creation was cut off.
+        There is something else at ``location``; nothing is overwritten but a store whose creation was cut off. Or the store
+        would be one that no reader opens.
     StoreWriteError
     """
-    with _writing(location):
+    StoreInfo.from_attributes(info.to_attributes(), location)  # what no reader would open is not begun
+    with writing(location):
         _require_free(location)
         path = local_path(location)
         group = zarr.create_group(location, overwrite=path is None, attributes={UNFINISHED: True})
-        arrays = {spec.name: _create_array(group, spec, *array_grid(spec, info)) for spec in store_arrays(info)}
-        write_index(open_sink(location), info, ids, targets, range(info.num_shards))
-        attributes = sealed_attributes(info.to_attributes(), {name: array_json(array) for name, array in arrays.items()})
-        arrays["commits"].attrs.put(attributes)
+        for spec in store_arrays(info):
+            create_array(group, spec, *array_grid(spec, info))
+        write_index(open_sink(location), info, index_columns(info, ids, targets), range(info.num_shards))
+        metadata = {spec.name: array_json(group, spec.name) for spec in store_arrays(info)}
+        attributes = sealed_attributes(info.to_attributes(), metadata)
+        group["commits"].attrs.put(attributes)
         if path is not None:
             sync_tree(path)
         group.attrs.put(attributes)
@@ -63,9 +67,10 @@ def create_store(location: str, info: StoreInfo, ids: NDArray[np.uint8], targets
             sync_tree(path)
 
 
-def array_json(array: zarr.Array[Any]) -> dict[str, Any]:
+def array_json(group: zarr.Group, name: str) -> dict[str, Any]:
     """Return what an array's ``zarr.json`` holds."""
-    found: dict[str, Any] = json.loads(array.metadata.to_buffer_dict(default_buffer_prototype())["zarr.json"].to_bytes())
+    files = group[name].metadata.to_buffer_dict(default_buffer_prototype())
+    found: dict[str, Any] = json.loads(files["zarr.json"].to_bytes())
     return found
 
 
@@ -116,7 +121,7 @@ class ShardWriter:
         files = {self._key(spec, shard): encode_file(spec, arrays[spec.name], self.info.shard_size) for spec in self._specs}
         record = np.array([[commit_record(data) for data in files.values()]], np.uint64)
         commit = {self._key(self._commits, shard): encode_file(self._commits, record, 1)}
-        with _writing(self.location):
+        with writing(self.location):
             self.discard(shard)
             for group in (files, commit):
                 self._sink.put(group)
@@ -140,9 +145,10 @@ def is_committed(source: Source, shard: int) -> bool:
         return False
 
 
-def _create_array(group: zarr.Group, spec: ArraySpec, rows: int, chunk_rows: int) -> zarr.Array[Any]:
+def create_array(group: zarr.Group, spec: ArraySpec, rows: int, chunk_rows: int) -> None:
+    """Create an array of a store, without any rows written."""
     inner = 1 if spec.by_row else chunk_rows
-    return group.create_array(
+    group.create_array(
         spec.name,
         shape=(rows, *spec.row_shape),
         chunks=(inner, *spec.row_shape),
@@ -174,7 +180,8 @@ def _require_free(location: str) -> None:
 
 
 @contextmanager
-def _writing(location: str) -> Iterator[None]:
+def writing(location: str) -> Iterator[None]:
+    """Turn what the operating system says into an error that says what to do."""
     try:
         yield
     except OSError as error:

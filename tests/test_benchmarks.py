@@ -34,10 +34,10 @@ def maps(tmp_path_factory) -> Path:
     return file
 
 
-def run(script: str, *options: object) -> str:
+def run(script: str, *options: object, timeout: float = 120) -> str:
     command = [sys.executable, BENCHMARKS / script, *map(str, options)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
@@ -157,6 +157,21 @@ def test_a_big_spectral_store_is_whole(tmp_path, dense):
     same = reader.pool([0, size, 5 * size], [(0.1, 0.2, 0.7, 0.8)] * 3)
     np.testing.assert_array_equal(same[1:], same[:1].repeat(2, 0))
     np.testing.assert_allclose(same.sum(axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_short_soak_finds_nothing(tmp_path):
+    out = run("soak.py", "--short", "--seed", 3, "--json", tmp_path / "out.json", timeout=600)
+    assert "problems: 0" in out.splitlines()
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert {(kill["kind"], kill["setup"]) for kill in found["kills"]["kills"]} >= {
+        ("worker", "one command"),
+        ("client", "one command"),
+    }
+    damages = found["damage"]
+    assert damages["done"] == damages["found"] == damages["mended"]
+    assert sum(damages["done"].values()) > 100
+    assert [peak["what"] for peak in found["memory"]] == ["toy", "toy", "efficientnet-lite0"]
 
 
 def test_annotating_on_a_gpu_is_measured_with_torch_and_timm_alone(tmp_path):

@@ -19,11 +19,18 @@ MODULES = {
 }
 TORCH = ("labelstore.torch", "labelstore.pipelines.annotators", "labelstore.pipelines.encoders")
 ALLOWED = {
-    "dask": ("labelstore.pipelines.cluster", "labelstore.pipelines.run"),
-    "distributed": ("labelstore.pipelines.cluster", "labelstore.pipelines.run"),
+    "dask": ("labelstore.pipelines.cluster", "labelstore.pipelines.run", "labelstore.pipelines.watchdog"),
+    "distributed": ("labelstore.pipelines.cluster", "labelstore.pipelines.run", "labelstore.pipelines.watchdog"),
     "click": ("labelstore.cli",),
     "rich": ("labelstore.cli",),
-    "zarr": ("labelstore.pipelines.store", "labelstore.pipelines.sink", "labelstore.storage.remote"),
+    "zarr": (
+        "labelstore.pipelines.store",
+        "labelstore.pipelines.sink",
+        "labelstore.pipelines.store_files",
+        "labelstore.pipelines.metadata",
+        "labelstore.pipelines.extending",
+        "labelstore.storage.remote",
+    ),
     "numcodecs": (),
     "torch": (
         *TORCH,

@@ -34,6 +34,10 @@ class Encoding(Protocol):
         """Look for values that no writer makes; return the first bad entry's place in the batch, and what is wrong."""
         ...
 
+    def check_closely(self, arrays: Arrays, info: StoreInfo) -> tuple[int, str] | None:
+        """Look in arrays that have passed `check` for what no writer makes though every reader can read it; else as `check`."""
+        ...
+
     def unpack(self, arrays: Arrays, info: StoreInfo) -> dict[str, NDArray[Any]]:
         """Return what another device needs of checked arrays to pool them, each its own array with the batch axis first."""
         ...

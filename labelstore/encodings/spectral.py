@@ -33,6 +33,7 @@ LARGEST_WEIGHT = 127
 ONE = 127
 """The whole number that stands for a coefficient of 1 in a pattern."""
 _ALIGNMENT = 4
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class Spectral:
@@ -68,12 +69,20 @@ class Spectral:
             twice &= ordered[:, 1:] != NO_CLASS
             if twice.any():
                 return _first(twice), f"classes: expected each at most once, found {ordered[:, 1:][twice][0]} twice"
-        if not (np.isfinite(scales).all() and scales[:, 1:].min(initial=0) >= 0):
-            row = int(np.argmin(np.isfinite(scales).all(axis=1) & (scales[:, 1:] >= 0).all(axis=1)))
-            return row, f"scales: expected (max, mean step >= 0, weight step >= 0), finite, found {scales[row].tolist()}"
+        largest = np.abs(scales) @ _reach(shape_of(info))  # NaN and infinity leave float32 too
+        if not ((largest <= _FLOAT32_MAX).all() and scales[:, 1:].min(initial=0) >= 0):
+            row = int(np.argmin((largest <= _FLOAT32_MAX) & (scales[:, 1:] >= 0).all(axis=1)))
+            found = scales[row].tolist()
+            return row, f"scales: expected (max, mean step >= 0, weight step >= 0), logits finite in float32, found {found}"
         if not np.isfinite(fields["rest"]).all():
             return _first(~np.isfinite(fields["rest"])), "rest: expected finite logits, found others"
         return None
+
+    def check_closely(self, arrays: Arrays, info: StoreInfo) -> tuple[int, str] | None:
+        """Find records that do not end in zeros."""
+        records = arrays[ARRAY].reshape(-1, arrays[ARRAY].shape[-1])
+        filled = records.view(record_of(info))[:, 0]["padding"] != 0
+        return (_first(filled), "expected zeros behind the record's fields, found others") if filled.any() else None
 
     def unpack(self, arrays: Arrays, info: StoreInfo) -> dict[str, NDArray[Any]]:
         """Return the records' fields, each an array of its own."""
@@ -132,6 +141,13 @@ def shape_of(info: StoreInfo) -> SpectralShape:
     if info.spectral is None:
         raise FormatError("encoding spectral: expected the attribute 'spectral', found none")
     return info.spectral
+
+
+@lru_cache
+def _reach(shape: SpectralShape) -> NDArray[np.float64]:
+    """Return how large a logit can be, in units of a record's scales, float64 ``[3]``."""
+    down, across = shape.frequencies
+    return np.array([1, LEVELS, 128 * 128 / ONE * max(shape.patterns, 1) * down * across])
 
 
 def record_of(info: StoreInfo) -> np.dtype[Any]:

@@ -55,12 +55,23 @@ class TopK:
             return _first(true), f"scores: expected rank gaps that add up to at most {LEVELS}, found more"
         ranges = arrays["score_range"]
         top, step = ranges.tolist() if ranges.ndim == 1 else ranges.T.astype(np.float64)
-        good = (abs(top) <= FLOAT32_MAX) & (abs(top - LEVELS * step) <= FLOAT32_MAX) & (step >= 0)
+        most = FLOAT32_MAX / max(info.top_k, 4)  # differences of scores, and the sum of all of a location's, stay in float32
+        good = (abs(top) <= most) & (LEVELS * step <= top + most) & (step >= 0)
         if good is not True and not np.all(good):
             row = int(np.argmin(good))
             found = np.atleast_2d(ranges)[row].tolist()
             return row, f"score_range: expected (max, step >= 0), finite down to the last level, found {found}"
         return None
+
+    def check_closely(self, arrays: Arrays, info: StoreInfo) -> tuple[int, str] | None:
+        """Find classes that a location names twice, and classes behind 'no class'."""
+        classes = arrays["classes"]
+        ordered = np.sort(classes, axis=-3)
+        twice = (ordered[..., 1:, :, :] == ordered[..., :-1, :, :]) & (ordered[..., 1:, :, :] != NO_CLASS)
+        if twice.any():
+            return _first(twice), "classes: expected each at most once a location, found one twice"
+        behind = (classes[..., :-1, :, :] == NO_CLASS) & (classes[..., 1:, :, :] != NO_CLASS)
+        return (_first(behind), "classes: a class behind 'no class'") if behind.any() else None
 
     def unpack(self, arrays: Arrays, info: StoreInfo) -> dict[str, NDArray[Any]]:
         """Return the arrays as they are."""

@@ -6,36 +6,81 @@ pread rather than mmap: a mapped file that is cut short (NFS, Lustre, a full dis
 from __future__ import annotations
 
 import os
-from typing import Any
+import stat
+from typing import Any, Protocol
 
 import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from labelstore.errors import DamagedError
+from labelstore.errors import DamagedError, StoreReadError
 from labelstore.schema import ArraySpec
 from labelstore.storage.frames import FrameError, decode_frame, largest_frame
 from labelstore.storage.plain import CHECKSUM_BYTES, CRC32C_RESIDUE, check_plain
 
 _ENTRY = 16  # the index keeps offset and length of a chunk as two uint64
 _ABSENT = np.uint64(2**64 - 1)
+_KINDS = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe"}
 MISSING = 0
 """The length that stands for a chunk that is not there."""
 
 
+class Readable(Protocol):
+    """What can be read by position."""
+
+    path: str
+    length: int
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return ``length`` bytes at ``offset``; fewer where it ends."""
+        ...
+
+
 class DataFile:
-    """One open file of a store: threads share it, forked processes too. Closed when let go."""
+    """One open file of a store: threads share it, forked processes too. Closed when let go.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is none.
+    DamagedError
+        It is no file: a folder, a device, or a pipe, which is not waited for.
+    StoreReadError
+        It cannot be opened.
+    """
 
     __slots__ = ("fd", "length", "path")
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self.length = os.fstat(self.fd).st_size
+        try:
+            self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError:
+            raise
+        except NotADirectoryError as error:
+            raise FileNotFoundError(path) from error
+        except OSError as error:
+            raise StoreReadError(f"{path}: cannot be read: {error.strerror}") from error
+        found = os.fstat(self.fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise DamagedError(f"{path}: expected a file, found a {_KINDS.get(stat.S_IFMT(found.st_mode), 'device')}")
+        self.length = found.st_size
 
     def read(self, offset: int, length: int) -> bytes:
         """Return ``length`` bytes at ``offset``; fewer where the file ends."""
         return os.pread(self.fd, length, offset)
+
+    def whole(self, most: int) -> bytes:
+        """Return all of it.
+
+        Raises
+        ------
+        DamagedError
+            It has more than ``most`` bytes.
+        """
+        if self.length > most:
+            raise DamagedError(f"{self.path}: expected at most {most:,} bytes, found {self.length:,}")
+        return self.read(0, self.length)
 
     def seal(self) -> list[int]:
         """Return what a commit keeps of the file and is quickly looked up: its length, its first and its last four bytes."""
@@ -58,21 +103,32 @@ def largest_chunk(spec: ArraySpec) -> int:
     return largest_frame(spec.row_bytes) if spec.compressed else spec.row_bytes + CHECKSUM_BYTES
 
 
-def read_index(file: DataFile, shard_size: int, largest: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+def largest_file(spec: ArraySpec, rows: int) -> int:
+    """Return the bytes that a file may take which is one chunk of so many rows."""
+    size = rows * spec.row_bytes
+    return (largest_frame(size) if spec.compressed else size) + CHECKSUM_BYTES
+
+
+def read_index(file: Readable, shard_size: int, largest: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     """Return the offsets and lengths of a shard file's chunks, ``[shard_size]`` each; `MISSING` is the length of none.
 
     Raises
     ------
     DamagedError
-        The index does not match its checksum, points out of the file, or at chunks of more than ``largest`` bytes.
+        The index does not match its checksum, points out of the file, or at chunks of more than ``largest`` bytes; or the file
+        is longer than so many of these are.
     """
     size = shard_size * _ENTRY + CHECKSUM_BYTES
-    raw = file.read(max(file.length - size, 0), size)
+    end, most = file.length - size, min(largest, file.length - size)
+    raw = file.read(end, size) if end >= 0 else b""
     if len(raw) != size or google_crc32c.value(raw) != CRC32C_RESIDUE:
         raise DamagedError(f"{file.path}: the shard's index does not match its checksum")
+    if end > shard_size * largest + CHECKSUM_BYTES:
+        raise DamagedError(
+            f"{file.path}: expected {shard_size} chunks of at most {largest:,} bytes, found {end:,} bytes of them"
+        )
     index = np.frombuffer(raw, "<u8", shard_size * 2)
     offsets, lengths = index[0::2], index[1::2]
-    end, most = file.length - size, min(largest, file.length - size)
     if int(lengths.max()) > most:
         absent = (offsets == _ABSENT) & (lengths == _ABSENT)
         offsets, lengths = np.where(absent, 0, offsets), np.where(absent, MISSING, lengths)
@@ -110,4 +166,4 @@ def read_chunk(path: str, spec: ArraySpec, rows: int) -> NDArray[Any] | None:
         file = DataFile(path)
     except FileNotFoundError:
         return None
-    return decode_chunk(file.read(0, file.length), spec, rows, path)
+    return decode_chunk(file.whole(largest_file(spec, rows)), spec, rows, path)

@@ -15,12 +15,12 @@ from labelstore.errors import DamagedError
 from labelstore.schema import ArraySpec, StoreInfo
 from labelstore.scratch import Spares
 from labelstore.storage.base import DamagedRowError, UsePart
-from labelstore.storage.chunks import DataFile, decode_chunk, largest_chunk, read_chunk, read_index, wrong_seal
+from labelstore.storage.chunks import DataFile, decode_chunk, largest_chunk, largest_file, read_chunk, read_index, wrong_seal
 from labelstore.storage.frames import FrameError, decode_frame, decode_frames, decode_usual, usual_header
 from labelstore.storage.metadata import ArrayMeta, commits_spec
 from labelstore.storage.openfiles import Files, OpenFiles
 from labelstore.storage.plain import check_plain, check_plains
-from labelstore.storage.table import RowTable
+from labelstore.storage.table import STATUS, RowTable, check_status, in_memory
 from labelstore.threads import in_parts
 
 
@@ -54,7 +54,7 @@ class LocalSource:
 
     def _start(self) -> None:
         self._seals: dict[int, list[list[int]]] = {}
-        self._table = RowTable(self._info, self._committed)
+        self._table = RowTable(self._info, self._committed, self.where)
         self._by_row = [spec for spec in self._committed if spec.by_row]
         self._spares = Spares()
         self._files = OpenFiles(self._reopen, len(self._by_row))
@@ -134,21 +134,18 @@ class LocalSource:
 
     def index_array(self, spec: ArraySpec) -> NDArray[Any]:
         """See `labelstore.storage.base.Source.index_array`."""
-        out = np.empty((self._info.num_rows, *spec.row_shape), spec.numpy_dtype)
-        for hole in self._info.holes:
-            out[hole.start : hole.stop] = spec.fill
-        for shard in range(self._info.num_shards):
-            rows = self._info.shard_rows(shard)
+        info = self._info
+        with in_memory(info, self.where):
+            out = np.empty((info.num_rows, *spec.row_shape), spec.numpy_dtype)
+        for shard in range(info.num_shards):  # a shard at a time, holes too: rows that no file holds must cost no memory
+            rows = info.shard_rows(shard)
             out[rows.start : rows.stop] = self.index_rows(spec, shard)
+            out[rows.stop : (shard + 1) * info.shard_size] = spec.fill
         return out
 
     def index_rows(self, spec: ArraySpec, shard: int) -> NDArray[Any]:
         """See `labelstore.storage.base.Source.index_rows`."""
-        path = self._path(spec, shard)
-        chunk = read_chunk(path, spec, self._info.shard_size)
-        if chunk is None:
-            raise DamagedError(f"{path}: missing")
-        return chunk[: len(self._info.shard_rows(shard))]
+        return self._chunk(spec, shard)[: len(self._info.shard_rows(shard))]
 
     def file_key(self, spec: ArraySpec, shard: int) -> str:
         """See `labelstore.storage.base.Source.file_key`."""
@@ -199,6 +196,7 @@ class LocalSource:
         spec = commits_spec(len(self._committed))
         commit = read_chunk(self._path(spec, shard), spec, 1)
         if commit is None or not commit.any():
+            self._table.mark_holes(shard)
             return False
         seals = commit[0, :, :3].tolist()
         opened, values = [], {}
@@ -207,7 +205,7 @@ class LocalSource:
             if spec.by_row:
                 opened.append(file)
             elif spec.resident:
-                values[spec.name] = decode_chunk(file.read(0, file.length), spec, self._info.shard_size, file.path)
+                values[spec.name] = _resident(spec, file, self._info.shard_size)
         indexes = {
             spec.name: read_index(file, self._info.shard_size, largest_chunk(spec))
             for spec, file in zip(self._by_row, opened, strict=True)
@@ -240,11 +238,26 @@ class LocalSource:
         shards, locals_ = np.divmod(rows, self._info.shard_size)
         for shard in np.unique(shards).tolist():
             here = shards == shard
-            out[here] = self.index_rows(spec, shard)[locals_[here]]
+            out[here] = self._chunk(spec, shard)[locals_[here]]
         return out
+
+    def _chunk(self, spec: ArraySpec, shard: int) -> NDArray[Any]:
+        """Return all rows of a file that is one chunk, those of holes too."""
+        path = self._path(spec, shard)
+        chunk = read_chunk(path, spec, self._info.shard_size)
+        if chunk is None:
+            raise DamagedError(f"{path}: missing")
+        return chunk
 
     def _path(self, spec: ArraySpec, shard: int) -> str:
         return f"{self.where}/{self.file_key(spec, shard)}"
+
+
+def _resident(spec: ArraySpec, file: DataFile, rows: int) -> NDArray[Any]:
+    values = decode_chunk(file.whole(largest_file(spec, rows)), spec, rows, file.path)
+    if spec.name == STATUS:
+        check_status(values, file.path)
+    return values
 
 
 def _decode_chunk(spec: ArraySpec, data: bytes) -> bytes:

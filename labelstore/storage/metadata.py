@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from labelstore.errors import FormatError
+from labelstore.errors import DamagedError, FormatError
 from labelstore.schema import COMMIT_FIELDS, ArraySpec, StoreInfo
+from labelstore.storage.seals import array_seal
 
 
 @dataclass(frozen=True)
@@ -30,20 +31,23 @@ def commits_spec(num_files: int) -> ArraySpec:
     return ArraySpec("commits", "uint64", (num_files, len(COMMIT_FIELDS)), 0, committed=False, compressed=False)
 
 
-def check_array(meta: object, spec: ArraySpec, rows: int, chunk_rows: int, where: str) -> ArrayMeta:
-    """Check shape, dtype and chunks.
+def check_array(meta: object, spec: ArraySpec, rows: int, chunk_rows: int, where: str, seal: int | None = None) -> ArrayMeta:
+    """Check shape, dtype and chunks, and everything else by its checksum where there is one.
 
     Raises
     ------
     FormatError
         With the array, what was expected and what was found.
+    DamagedError
+        The metadata is not what the store's checksum is of.
     """
     if not isinstance(meta, Mapping) or meta.get("zarr_format") != 3 or meta.get("node_type") != "array":
         raise FormatError(f"{where}/{spec.name}: expected the metadata of a Zarr v3 array, found {str(meta)[:80]}")
     grid = _configuration(meta.get("chunk_grid")).get("chunk_shape")
-    shape = _plain(meta.get("shape"))
+    shape = meta.get("shape")
     if isinstance(shape, list) and shape and isinstance(shape[0], int) and shape[0] > rows:
-        rows = shape[0]  # an extension that was cut off, or is under way: its rows do not count yet
+        # An extension that was cut off, or is under way: its rows do not count yet.
+        meta = {**meta, "shape": [rows, *shape[1:]]}
     expected = {
         "shape": [rows, *spec.row_shape],
         "data_type": spec.dtype,
@@ -52,10 +56,13 @@ def check_array(meta: object, spec: ArraySpec, rows: int, chunk_rows: int, where
     }
     found = {key: meta.get(key) for key in ("shape", "data_type", "fill_value")} | {"chunk shape": grid}
     for key, value in expected.items():
-        if _plain(found[key]) != value:
-            raise FormatError(f"{where}/{spec.name}: {key}: expected {value}, found {found[key]}")
+        if found[key] != value:
+            raise FormatError(f"{where}/{spec.name}: {key}: expected {value}, found {str(found[key])[:80]}")
+    if seal is not None and array_seal(meta) != seal:
+        sums = f"expected checksum {str(seal)[:20]}, found {array_seal(meta)}"
+        raise DamagedError(f"{where}/{spec.name}/zarr.json: not what was written: {sums}; `labelstore repair` makes it anew")
     separator = _separator(meta.get("chunk_key_encoding"))
-    direct = separator is not None and _known_codecs(meta.get("codecs"), spec)
+    direct = separator is not None and _known_codecs(meta.get("codecs"), spec) and not meta.get("storage_transformers")
     return ArrayMeta(separator or ".", direct)
 
 
@@ -67,14 +74,13 @@ def array_grid(spec: ArraySpec, info: StoreInfo) -> tuple[int, int]:
 def _known_codecs(codecs: object, spec: ArraySpec) -> bool:
     if not spec.by_row:
         return _are_codecs(codecs, spec, codec_names(spec))
-    if not isinstance(codecs, list | tuple) or len(codecs) != 1 or codecs[0].get("name") != "sharding_indexed":
+    if not isinstance(codecs, list) or _names(codecs) != ["sharding_indexed"]:
         return False
     inner = _configuration(codecs[0])
-    index = [codec.get("name") for codec in inner.get("index_codecs", ())]
     return (
-        _plain(inner.get("chunk_shape")) == [1, *spec.row_shape]
+        inner.get("chunk_shape") == [1, *spec.row_shape]
         and inner.get("index_location", "end") == "end"
-        and index == ["bytes", "crc32c"]
+        and _names(inner.get("index_codecs")) == ["bytes", "crc32c"]
         and _configuration(inner["index_codecs"][0]).get("endian") == "little"
         and _are_codecs(inner.get("codecs"), spec, codec_names(spec))
     )
@@ -89,10 +95,16 @@ def codec_names(spec: ArraySpec) -> list[str]:
 
 
 def _are_codecs(codecs: object, spec: ArraySpec, names: list[str]) -> bool:
-    if not isinstance(codecs, list | tuple) or [codec.get("name") for codec in codecs] != names:
+    if not isinstance(codecs, list) or _names(codecs) != names:
         return False
     little = spec.numpy_dtype.itemsize == 1 or _configuration(codecs[0]).get("endian") == "little"
     return little and ("zstd" not in names or _configuration(codecs[1]).get("checksum") is True)
+
+
+def _names(codecs: object) -> list[object]:
+    if not isinstance(codecs, list):
+        return []
+    return [codec.get("name") if isinstance(codec, Mapping) else None for codec in codecs]
 
 
 def _configuration(value: object) -> Mapping[str, Any]:
@@ -105,7 +117,3 @@ def _separator(encoding: object) -> str | None:
         return None
     separator = _configuration(encoding).get("separator", "/")
     return separator if separator in ("/", ".") else None
-
-
-def _plain(value: object) -> object:
-    return list(value) if isinstance(value, tuple) else value

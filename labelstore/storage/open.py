@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from labelstore.encodings import committed_arrays
-from labelstore.errors import FormatError, StoreNotFoundError, UnfinishedStoreError
+from labelstore.errors import DamagedError, FormatError, StoreNotFoundError, UnfinishedStoreError
 from labelstore.schema import ATTRIBUTE, UNFINISHED, ArraySpec, StoreInfo, index_arrays
 from labelstore.storage.base import Source
+from labelstore.storage.chunks import DataFile
+from labelstore.storage.documents import MOST_BYTES, parse_json
 from labelstore.storage.local import LocalSource
 from labelstore.storage.metadata import ArrayMeta, array_grid, check_array, commits_spec
-from labelstore.storage.seals import check_attributes
+from labelstore.storage.seals import array_seals, check_attributes
 
 PARTIAL = ".partial"
 """How the names of files end that are being written."""
@@ -27,15 +29,17 @@ def open_source(location: str | Path) -> tuple[Source, StoreInfo]:
 
     Raises
     ------
-    StoreNotFoundError, FormatError, DamagedError, MissingExtraError
+    StoreNotFoundError, FormatError, DamagedError, StoreReadError, StoreTooLargeError, MissingExtraError
     """
     path = local_path(location)
     if path is None:
         return _open_by_zarr(str(location))
-    info, arrays, files = _read_metadata(lambda name: _read_json(path, name), str(path))
+    info, arrays, files = _read_metadata(functools.partial(_read_json, path), str(path))
     if all(meta.direct for meta in arrays.values()):
         return LocalSource(path, info, arrays, files), info
-    return _open_by_zarr(str(path))
+    from labelstore.storage.remote import ZarrSource  # zarr costs a quarter of a second: only where needed
+
+    return ZarrSource(str(path), info, arrays, files), info
 
 
 def local_path(location: str | Path) -> Path | None:
@@ -55,27 +59,32 @@ def store_arrays(info: StoreInfo) -> tuple[ArraySpec, ...]:
 
 
 def _open_by_zarr(location: str) -> tuple[Source, StoreInfo]:
-    from labelstore.storage.remote import ZarrSource, open_group  # zarr costs a quarter of a second: only where needed
+    from labelstore.storage.remote import ZarrSource, open_group, read_file
 
     group = open_group(location)
 
     def metadata(name: str) -> Any:
-        return (group.metadata if not name else group[name].metadata).to_dict()
+        key = f"{name}/zarr.json" if name else "zarr.json"
+        data = read_file(group, key)
+        if data is None:
+            raise FileNotFoundError(key)
+        return parse_json(data, f"{location}/{key}")
 
     info, arrays, files = _read_metadata(metadata, location)
     return ZarrSource(location, info, arrays, files), info
 
 
 def _read_metadata(read: Callable[[str], Any], where: str) -> tuple[StoreInfo, dict[str, ArrayMeta], tuple[ArraySpec, ...]]:
-    info = parse_group(read(""), where)
+    group = read("")
+    info, seals = parse_group(group, where), array_seals(group["attributes"])
     files = committed_arrays(info, where)
     arrays = {}
     for spec in store_arrays(info):
         try:
             meta = read(spec.name)
-        except (FileNotFoundError, KeyError):
+        except FileNotFoundError:
             raise FormatError(f"{where}: expected an array '{spec.name}', found none") from None
-        arrays[spec.name] = check_array(meta, spec, *array_grid(spec, info), where)
+        arrays[spec.name] = check_array(meta, spec, *array_grid(spec, info), where, seals.get(spec.name))
     return info, arrays, files
 
 
@@ -104,14 +113,17 @@ def is_blank(folder: Path) -> bool:
 def _read_json(path: Path, name: str) -> Any:
     file = path / name / "zarr.json"
     try:
-        return json.loads(file.read_bytes())
+        data = DataFile(str(file)).whole(MOST_BYTES)
     except FileNotFoundError:
         if name:
             raise
+        if path.exists() and not path.is_dir():
+            raise FormatError(f"{path}: expected a label store (a folder), found a file") from None
         if path.is_dir() and not is_blank(path):
             raise FormatError(f"{path}: expected a label store, found a folder without zarr.json") from None
         raise StoreNotFoundError(f"{path}: no store here; `labelstore annotate` makes one") from None
-    except NotADirectoryError:
-        raise FormatError(f"{path}: expected a label store (a folder), found a file") from None
-    except (ValueError, OSError) as error:
+    except DamagedError as error:
+        raise FormatError(f"{error}; expected JSON") from error
+    except ValueError as error:  # a path with a NUL in it
         raise FormatError(f"{file}: expected JSON, found: {error}") from error
+    return parse_json(data, str(file))

@@ -12,14 +12,16 @@ from zarr.abc.store import RangeByteRequest, SuffixByteRequest
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
-from labelstore.errors import DamagedError, FormatError, MissingExtraError, StoreNotFoundError
+from labelstore.errors import DamagedError, FormatError, MissingExtraError, StoreNotFoundError, StoreReadError
 from labelstore.schema import ArraySpec, Status, StoreInfo
 from labelstore.storage.base import DamagedRowError, UsePart
 from labelstore.storage.chunks import wrong_seal
 from labelstore.storage.metadata import ArrayMeta, commits_spec
-from labelstore.storage.table import RowTable
+from labelstore.storage.table import STATUS, RowTable, check_status, in_memory
 
-_DECODE_ERRORS = (ValueError, RuntimeError, OSError, KeyError)
+_DECODE_ERRORS = (ValueError, RuntimeError, OSError, LookupError, TypeError, ArithmeticError, MemoryError)
+"""What zarr-python and its codecs raise where bytes are not what their metadata say."""
+_BYTES_AT_ONCE = 1 << 26
 
 
 def open_group(location: str) -> zarr.Group:
@@ -35,12 +37,25 @@ def open_group(location: str) -> zarr.Group:
         raise MissingExtraError(f"{location}: reading URLs needs more: pip install 'labelstore[s3]' ({error})") from error
     except FileNotFoundError:
         raise StoreNotFoundError(f"{location}: no store here") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, TypeError, KeyError, OSError) as error:  # zarr hands on what JSON holds as keyword arguments
         raise FormatError(f"{location}: expected a Zarr v3 group, found none: {error}") from error
 
 
+def read_file(group: zarr.Group, key: str) -> bytes | None:
+    """Return a file of a store; None if there is none."""
+    path = group.store_path / key
+    try:
+        found = sync(path.get(default_buffer_prototype()))
+    except OSError as error:
+        raise StoreReadError(f"{path}: cannot be read: {error}") from error
+    return None if found is None else found.to_bytes()
+
+
 class ZarrSource:
-    """A store that zarr opens. The group is opened anew in every process that unpickles a copy."""
+    """A store that zarr opens. The group is opened anew in every process that unpickles a copy.
+
+    What a chunk decodes to is bounded where the codecs are the format's; others' are left to zarr-python.
+    """
 
     def __init__(self, location: str, info: StoreInfo, arrays: Mapping[str, ArrayMeta], files: tuple[ArraySpec, ...]) -> None:
         self.where = location
@@ -48,9 +63,10 @@ class ZarrSource:
         self._arrays = dict(arrays)
         self.direct = all(meta.direct for meta in arrays.values())
         self._committed = files
-        self._status = next(spec for spec in files if spec.name == "status")
-        self._table = RowTable(info, [self._status])
+        self._status = next(spec for spec in files if spec.name == STATUS)
+        self._table = RowTable(info, [self._status], location)
         self._group = open_group(location)
+        self._zarr = {name: _array(self._group, name) for name in arrays}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ZarrSource, (self.where, self._info, self._arrays, self._committed)
@@ -83,7 +99,16 @@ class ZarrSource:
 
     def index_array(self, spec: ArraySpec) -> NDArray[Any]:
         """See `labelstore.storage.base.Source.index_array`."""
-        return self._read(spec, slice(0, self._info.num_rows))
+        info = self._info
+        with in_memory(info, self.where):
+            out = np.empty((info.num_rows, *spec.row_shape), spec.numpy_dtype)
+        step = info.shard_size * max(_BYTES_AT_ONCE // (info.shard_size * spec.row_bytes), 1)
+        for start in range(0, info.num_rows, step):  # zarr lists all chunks that it is asked for, be they there or not
+            rows = slice(start, min(start + step, info.num_rows))
+            out[rows] = self._read(spec, rows)
+            if spec.name == info.ids_array:
+                self._require_ids(out, rows)
+        return out
 
     def index_rows(self, spec: ArraySpec, shard: int) -> NDArray[Any]:
         """See `labelstore.storage.base.Source.index_rows`."""
@@ -94,8 +119,15 @@ class ZarrSource:
         """See `labelstore.storage.base.Source.file_key`."""
         return f"{spec.name}/{self._arrays[spec.name].file_name(spec, shard)}"
 
+    def _require_ids(self, ids: NDArray[np.uint8], rows: slice) -> None:
+        """Every image has an id; where there is none a file is missing, which zarr reads as zeros."""
+        for shard in range(rows.start // self._info.shard_size, -(-rows.stop // self._info.shard_size)):
+            own = self._info.shard_rows(shard)
+            if not ids[own.start : own.stop, 0].all():
+                raise DamagedError(f"{self.where}/{self._info.ids_array}: no ids in rows {own.start} to {own.stop - 1}")
+
     def _rows_of(self, spec: ArraySpec, rows: NDArray[np.int64]) -> NDArray[Any]:
-        array = _array(self._group, spec.name)
+        array = self._zarr[spec.name]
         try:
             return np.asarray(array.oindex[rows])
         except _DECODE_ERRORS as cause:
@@ -110,18 +142,20 @@ class ZarrSource:
         """Check a shard's files against its commit and remember its rows' status; return whether there is a commit."""
         commit = self._read(commits_spec(len(self._committed)), slice(shard, shard + 1))[0]
         if not commit.any():
+            self._table.mark_holes(shard)
             return False
         for spec, record in zip(self._committed, commit.tolist(), strict=True):
             self._check_file(spec, shard, record)
         rows = self._info.shard_rows(shard)
         values = np.full(self._info.shard_size, Status.HOLE, np.uint8)
         values[: len(rows)] = self._read(self._status, slice(rows.start, rows.stop))
+        check_status(values, f"{self.where}/{STATUS}")
         self._table.fill(shard, commit, {}, {"status": values})
         return True
 
     def _read(self, spec: ArraySpec, rows: slice) -> NDArray[Any]:
         try:
-            return np.asarray(_array(self._group, spec.name)[rows])
+            return np.asarray(self._zarr[spec.name][rows])
         except _DECODE_ERRORS as error:
             raise DamagedError(f"{self.where}/{spec.name}: rows {rows.start} to {rows.stop}: damaged: {error}") from error
 
@@ -138,7 +172,10 @@ class ZarrSource:
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    array = group[name]
+    try:
+        array = group[name]
+    except Exception as error:  # whatever zarr-python stumbles over in somebody's metadata
+        raise FormatError(f"{group.store_path}/{name}: zarr-python cannot open this array: {str(error)[:200]}") from error
     if not isinstance(array, zarr.Array):
         raise FormatError(f"{group.store_path}/{name}: expected an array, found a group")
     return array

@@ -43,6 +43,12 @@ def sealed_attributes(info: Mapping[str, Any], arrays: Mapping[str, Mapping[str,
     return {ATTRIBUTE: dict(info), SEALS: seals}
 
 
+def array_seals(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the checksums of the arrays' metadata, by array; none in a store of others."""
+    seals = attributes.get(SEALS)
+    return seals if isinstance(seals, Mapping) else {}
+
+
 def check_attributes(attributes: Mapping[str, Any], where: str) -> None:
     """Hold a store's attributes against their checksum, if there is one: others may have made the store.
 
@@ -50,9 +56,10 @@ def check_attributes(attributes: Mapping[str, Any], where: str) -> None:
     ------
     DamagedError
     """
-    seals = attributes.get(SEALS)
-    if isinstance(seals, Mapping) and seals.get(_OWN) != seal_of(attributes.get(ATTRIBUTE)):
+    seals = array_seals(attributes)
+    if seals and seals.get(_OWN) != seal_of(attributes.get(ATTRIBUTE)):
+        sums = f"expected checksum {str(seals.get(_OWN))[:20]}, found {seal_of(attributes.get(ATTRIBUTE))}"
         raise DamagedError(
-            f"{where}/zarr.json: the attributes are not those that were written: expected checksum {seals.get(_OWN)}, found "
-            f"{seal_of(attributes.get(ATTRIBUTE))}; `labelstore repair` takes them from their copy"
+            f"{where}/zarr.json: the attributes are not those that were written: {sums}; `labelstore repair` takes them from "
+            "their copy"
         )

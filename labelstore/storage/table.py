@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from labelstore.errors import DamagedError, StoreTooLargeError
 from labelstore.schema import ArraySpec, Status, StoreInfo
 from labelstore.storage.chunks import largest_chunk
+
+STATUS = "status"
 
 
 class RowTable:
@@ -20,9 +24,19 @@ class RowTable:
 
     A column costs memory only where shards have been filled in, and forked processes share it until they write. Whoever
     writes holds a lock of his own; reading rows of shards that are ``loaded`` needs none.
+
+    Raises
+    ------
+    StoreTooLargeError
     """
 
-    def __init__(self, info: StoreInfo, specs: Iterable[ArraySpec]) -> None:
+    def __init__(self, info: StoreInfo, specs: Iterable[ArraySpec], where: str) -> None:
+        self._info = info
+        with in_memory(info, where):
+            self._allocate(info, specs)
+        self.status: NDArray[np.uint8] = self.values[STATUS]  # 0, which is pending, until it is filled in
+
+    def _allocate(self, info: StoreInfo, specs: Iterable[ArraySpec]) -> None:
         rows = info.num_shards * info.shard_size
         self._size = info.shard_size
         self.loaded = np.zeros(info.num_shards, np.bool_)
@@ -37,9 +51,10 @@ class RowTable:
                 self.lengths[spec.name] = _zeros((rows,), np.min_scalar_type(largest))
             elif spec.resident:
                 self.values[spec.name] = _zeros((rows, *spec.row_shape), spec.numpy_dtype)
-        self.status: NDArray[np.uint8] = self.values["status"]  # 0, which is pending, until it is filled in
-        for hole in info.holes:
-            self.status[hole.start : hole.stop] = Status.HOLE
+
+    def mark_holes(self, shard: int) -> None:
+        """Enter which rows of a shard without a commit are none: not of all at first, metadata alone must cost no memory."""
+        self.status[self._info.shard_rows(shard).stop : (shard + 1) * self._size] = Status.HOLE
 
     def fill(
         self,
@@ -56,6 +71,24 @@ class RowTable:
             self.values[name][rows] = column
         self.seals[shard] = google_crc32c.value(commit.tobytes())
         self.loaded[shard] = True
+
+
+def check_status(values: NDArray[np.uint8], path: str) -> None:
+    """Refuse what is no `Status`."""
+    if int(values.max(initial=0)) > max(Status):
+        raise DamagedError(f"{path}: damaged: expected status 0 to {max(Status)}, found {values.max()}")
+
+
+@contextmanager
+def in_memory(info: StoreInfo, where: str) -> Iterator[None]:
+    """Say in words that there is no memory for what is kept of a store's rows."""
+    try:
+        yield
+    except (MemoryError, OSError, OverflowError, ValueError) as error:
+        raise StoreTooLargeError(
+            f"{where}: no memory for a store of {info.num_rows:,} rows in shards of {info.shard_size:,}, with ids of up to "
+            f"{info.id_bytes:,} bytes ({error})"
+        ) from error
 
 
 def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from labelstore.errors import ImageDecodeError
 from labelstore.pipelines.sources.bytesio import read_all, read_part
 
 
@@ -18,6 +19,8 @@ class Place(Protocol):
         ------
         OSError
             It cannot be read; ``strerror`` says why.
+        ImageDecodeError
+            It is not to be read.
         """
         ...
 
@@ -51,3 +54,29 @@ class PartPlace:
 
     def __str__(self) -> str:
         return f"{self.location}: {self.member} (at byte {self.start})"
+
+
+@dataclass(frozen=True, slots=True)
+class BlackPlace:
+    """One black pixel, for trials."""
+
+    def read(self) -> bytes:
+        """See `Place.read`."""
+        return b"P6 1 1 255\n\0\0\0"
+
+    def __str__(self) -> str:
+        return "a black image"
+
+
+@dataclass(frozen=True, slots=True)
+class ExcludedPlace:
+    """An image that must not be read: its row fails with the reason."""
+
+    reason: str
+
+    def read(self) -> bytes:
+        """See `Place.read`."""
+        raise ImageDecodeError(self.reason)
+
+    def __str__(self) -> str:
+        return self.reason

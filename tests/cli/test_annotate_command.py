@@ -23,6 +23,7 @@ from labelstore.cli.output import human_bytes, human_seconds
 from labelstore.pipelines import defaults
 
 PAGE = 4096
+TOY_ON_TWO = ("--workers", "2", *TOY[2:])
 
 
 @pytest.fixture
@@ -377,6 +378,33 @@ def test_a_disk_that_fills_up_keeps_what_is_committed_and_the_run_goes_on_later(
     shown = annotate(pictures, "--store", store)
     assert (shown.code, "This run: 13 images" in shown.out) == (0, True)
     assert store_contents(store) == reference()
+
+
+@pytest.mark.slow
+def test_a_disk_of_16_mb_that_fills_up_while_two_workers_write(disk, tmp_path):
+    """A shard's files take some nine pages: 600 shards do not fit."""
+    store, photos = disk / "labels.zarr", tmp_path / "photos"
+    picture = paint(tmp_path / "picture.png", "red", "blue")
+    photos.mkdir()
+    for number in range(2400):
+        (photos / f"{number:04}.png").hardlink_to(picture)
+    options = ("annotate", photos, "--store", store, *TOY_ON_TWO, "--shard-size", "4")
+    remount(disk, "size=16m")
+    message = one_error(run_installed(*options), 1)
+    assert re.search(r"labels\.zarr: cannot be written: No space left on device\. What is committed is kept; [^.]*$", message)
+    assert run_installed("verify", store, "--partial").code == 0
+    made = LabelMapReader(store).status() == 1
+    assert 1000 < made.sum() < 2400
+    truth = LabelMapReader(store).pool([0], [(0, 0, 1, 1)])
+    before = {name: stamp for name, stamp in stamps(store).items() if name.startswith("commits/c.")}
+    assert len(before) == made.sum() / 4
+    remount(disk, "size=32m")
+    shown = run_installed(*options)
+    assert (shown.code, f"This run: {2400 - made.sum():,} images" in shown.out) == (0, True)
+    assert not changed(before, {name: stamp for name, stamp in stamps(store).items() if name in before})
+    assert run_installed("verify", store).code == 0
+    rows = list(range(2400))
+    assert (LabelMapReader(store).pool(rows, [(0, 0, 1, 1)] * len(rows)) == truth).all()
 
 
 @pytest.mark.parametrize("free", [0, 1, 2, 5, 9, 14])

@@ -17,12 +17,13 @@ from toy_annotators import NAMES
 
 from labelstore import FailedRowError, LabelMapReader
 from labelstore.errors import AnnotatorError, FormatError, ImagesError, OptionError, StoreMismatchError, StoreWriteError
-from labelstore.pipelines.annotate import _Tally, annotate
+from labelstore.pipelines.annotate import annotate
 from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.plan import ShardReport
 from labelstore.pipelines.resources import Resources
 from labelstore.pipelines.samples import copy_samples
 from labelstore.pipelines.settings import Settings
+from labelstore.pipelines.tally import Tally
 from labelstore.schema import UNFINISHED, Status
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
@@ -246,6 +247,17 @@ def test_what_a_killed_writer_leaves_behind_does_no_harm(make_store, pictures, s
     after = contents(store)
     assert {name: data for name, data in after.items() if not name.endswith(".partial")} == before
     assert soft_labels(store).shape == (84, 8)
+
+
+def test_what_a_worker_leaves_that_dies_during_a_run_is_gone_after_it(pictures, picture_store, store):
+    (store / "commits" / "c.3.0.0").unlink()
+
+    class Death(Observer):
+        def rows(self, done, failed):
+            (store / "classes" / "c.3.0.0.0.0123456789abcdef.partial").write_bytes(b"half of it")
+
+    annotate(pictures, str(store), Settings(), SERIAL, Death())
+    assert contents(store) == contents(picture_store)
 
 
 @pytest.mark.parametrize("kept", [("zarr.json",), ("zarr.json", "ids/zarr.json", "classes/zarr.json")])
@@ -520,7 +532,7 @@ def test_what_a_worker_told_late_is_not_counted_twice():
             self.last = (done, failed)
 
     told = Told()
-    tally = _Tally(told)
+    tally = Tally(told)
     tally.progress(0, 3, 0)
     tally.progress(1, 1, 1)
     assert told.last == (4, 1)

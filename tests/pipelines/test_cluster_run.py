@@ -106,13 +106,13 @@ def test_a_worker_that_dies_costs_its_shard_once_more_and_no_row(pictures, tmp_p
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_again_and_again_ends_the_run_in_words(pictures, tmp_path, monkeypatch):
+def test_an_annotator_that_kills_every_worker_ends_the_run_in_words(pictures, tmp_path, monkeypatch):
     run(pictures, tmp_path / "labels.zarr", DEADLY, 0)
     before = contents(tmp_path / "labels.zarr")
     for shard in (1, 4):
         (tmp_path / "labels.zarr" / "commits" / f"c.{shard}.0.0").unlink()
     deaths(tmp_path / "deaths", 20, monkeypatch)
-    with pytest.raises(RunError, match=r"shards 1 to 4: the worker process died again and again .*--batch-size"):
+    with pytest.raises(RunError, match=r"the annotator ended the worker process on a black image as well.*--batch-size"):
         run(pictures, tmp_path / "labels.zarr", DEADLY, 1)
     assert (LabelMapReader(tmp_path / "labels.zarr").status() == 1).sum() == 21 - 8
     monkeypatch.delenv(unruly_annotators.DEATHS)

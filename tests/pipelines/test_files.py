@@ -12,7 +12,7 @@ import zarr
 
 from labelstore import DamagedError
 from labelstore.pipelines.files import commit_record, encode_file
-from labelstore.pipelines.store import _create_array
+from labelstore.pipelines.store import create_array
 from labelstore.schema import ArraySpec
 from labelstore.storage.chunks import DataFile, largest_chunk, read_chunk, read_index
 from labelstore.storage.frames import decode_frames
@@ -53,7 +53,7 @@ def random_values(spec: ArraySpec) -> np.ndarray:
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
 @pytest.mark.parametrize("library", [by_zarr, by_zarrs, by_tensorstore])
 def test_others_read_what_we_write(tmp_path, spec, library):
-    _create_array(zarr.create_group(tmp_path / "g"), spec, ROWS, SHARD)
+    create_array(zarr.create_group(tmp_path / "g"), spec, ROWS, SHARD)
     values = random_values(spec)
     for shard in range(3):
         data = encode_file(spec, values[shard * SHARD : (shard + 1) * SHARD], SHARD)
@@ -64,7 +64,7 @@ def test_others_read_what_we_write(tmp_path, spec, library):
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
 def test_we_read_what_zarr_writes(tmp_path, spec):
     group = zarr.create_group(tmp_path / "g")
-    _create_array(group, spec, ROWS, SHARD)
+    create_array(group, spec, ROWS, SHARD)
     values = random_values(spec)
     group[spec.name].with_config({"write_empty_chunks": True})[:] = values
     file = tmp_path / "g" / spec.name / spec.file_name(1)

@@ -10,6 +10,7 @@ import google_crc32c
 import numpy as np
 import pytest
 import zarr
+from folders import edit_attributes
 
 from labelstore import FormatError, LabelMapReader, PendingRowError, StoreWriteError
 from labelstore.ids import pack_ids
@@ -134,6 +135,7 @@ def test_arrays_must_have_the_shards_rows(copy):
 def test_a_store_with_other_codecs_is_only_read(copy):
     meta = copy / "status" / "zarr.json"
     meta.write_text(meta.read_text().replace('"checksum": true', '"checksum": false'))
+    edit_attributes(copy, lambda own: None)
     assert LabelMapReader(copy).read([0]).classes.shape == (1, 3, 4, 6)
     with pytest.raises(FormatError, match="can only be read"):
         ShardWriter(str(copy))

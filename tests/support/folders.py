@@ -39,6 +39,8 @@ def edit_attributes(store: Path, change: Callable[[dict[str, Any]], object]) -> 
     change(root["attributes"][ATTRIBUTE])
     root["attributes"].pop(SEALS, None)
     (store / "zarr.json").write_text(json.dumps(root))
+    commits = json.loads((store / "commits" / "zarr.json").read_text())
+    (store / "commits" / "zarr.json").write_text(json.dumps({**commits, "attributes": {}}))
 
 
 def changed(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> set[str]:

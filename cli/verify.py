@@ -1,0 +1,159 @@
+"""`labelstore verify`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+
+from labelstore.cli.output import human_count
+from labelstore.cli.progress import ProgressBar
+from labelstore.cli.telling import tell, warn
+
+if TYPE_CHECKING:
+    from labelstore.pipelines.resampling import Sample
+    from labelstore.pipelines.verifying import Problem, Verification
+
+SHOWN_PROBLEMS = 20
+_STATES = ("done", "failed", "pending", "damaged")
+
+
+@click.command("verify")
+@click.argument("store", default="labels.zarr")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    help="Processes that check shards at the same time.  [default: one for every core, 8 at most]",
+)
+@click.option("--partial", is_flag=True, help="Pending rows are no fault: the store may be unfinished.")
+@click.option("--sample", type=click.IntRange(1), metavar="N", help="Annotate N rows again, chosen at random, and compare.")
+@click.option(
+    "--images", multiple=True, metavar="IMAGES", help="For --sample: where the images are.  [default: where the store says]"
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="For --sample.  [default: auto]")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, all problems included.")
+def command(
+    store: str,
+    workers: int | None,
+    partial: bool,
+    sample: int | None,
+    images: tuple[str, ...],
+    device: str | None,
+    as_json: bool,
+) -> None:
+    """Check every byte of a store, and every value.
+
+    Decodes every chunk, holds every file against its checksum, and looks for values that no label map has, files that are
+    missing and files that do not belong there. Exit code 0: the store is whole and right; 1: something is wrong, or rows are
+    pending.
+
+    \b
+    Examples:
+      labelstore verify
+      labelstore verify imagenet.zarr --workers 16 --json | jq '.problems[].id'
+      labelstore verify imagenet.zarr --sample 100 --images imagenet/train
+      labelstore verify labels.zarr && python train.py
+    """
+    from labelstore.pipelines.verifying import verify_store
+
+    if sample is None and (images or device):
+        raise click.UsageError("--images and --device are for --sample, which is not there")
+    console = Console(stderr=True)
+    with ProgressBar(console, "checking", "rows") as bar:
+        found = verify_store(store, workers or usual_workers(), bar)
+        again = _sample(store, sample, images, device or "auto", bar) if sample and not found.problems else None
+    wrong = bool(found.problems) or (found.rows["pending"] > 0 and not partial) or bool(again and again.problems)
+    if as_json:
+        said = None if again is None else {**asdict(again), "problems": [_pair_as_dict(*pair) for pair in again.problems]}
+        click.echo(json.dumps({**as_dict(found, wrong), "sample": said}, indent=2))
+    else:
+        _show(found, console)
+        if again is not None:
+            _show_sample(again, console)
+        elif sample:
+            click.echo("Nothing was annotated again: that is for a store without problems.")
+    if wrong:
+        raise click.exceptions.Exit(1)
+
+
+def _sample(store: str, count: int, images: tuple[str, ...], device: str, bar: ProgressBar) -> Sample:
+    from labelstore.pipelines.resampling import sample_again
+    from labelstore.pipelines.resources import plan_resources
+    from labelstore.pipelines.sources import ImagesSpec
+
+    bar.phase("annotating a sample again")
+    return sample_again(store, ImagesSpec(images) if images else None, count, plan_resources(0, device, None))
+
+
+def _show_sample(again: Sample, console: Console) -> None:
+    for image_id, message in again.problems[:SHOWN_PROBLEMS]:
+        tell(console, f"  {image_id}: {message}")
+    differ = f"{len(again.problems)} not the same" if again.problems else "all the same"
+    click.echo(
+        f"{human_count(again.rows, 'row')} annotated again: {differ}. L1 distance of their soft labels: {again.mean_l1:.4f} on "
+        f"average, {again.largest_l1:.4f} at most"
+    )
+
+
+def usual_workers() -> int:
+    """How many processes check a store where nobody says."""
+    import os
+
+    return min(len(os.sched_getaffinity(0)), 8)
+
+
+def as_dict(found: Verification, wrong: bool) -> dict[str, Any]:
+    """What was found, for machines."""
+    rows = {"all": found.info.num_images, **{name: found.rows[name] for name in _STATES}}
+    return {
+        "store": found.store,
+        "ok": not wrong,
+        "rows": rows,
+        "shards": {"all": found.info.num_shards, "committed": found.committed, "damaged": found.damaged},
+        "problems": [_problem_as_dict(problem) for problem in found.problems],
+    }
+
+
+def show_problems(found: Verification, console: Console) -> None:
+    """Print the first problems, for people."""
+    for problem in found.problems[:SHOWN_PROBLEMS]:
+        tell(console, f"  {_in_words(problem)}")
+    more = len(found.problems) - SHOWN_PROBLEMS
+    if more > 0:
+        tell(console, f"  and {more} more: labelstore verify {shlex.quote(found.store)} --json")
+
+
+def _show(found: Verification, console: Console) -> None:
+    rows = found.rows
+    if found.problems:
+        warn(console, f"{human_count(len(found.problems), 'problem')} in {found.store}:")
+        show_problems(found, console)
+    counts = ", ".join(f"{rows[name]:,} {name}" for name in _STATES if rows[name] or name != "damaged")
+    click.echo(f"{found.info.num_images:,} rows: {counts}")
+    click.echo(f"{found.committed:,} of {found.info.num_shards:,} shards are committed")
+    if found.problems:
+        mendable = len(found.problems) > len(found.strangers)
+        click.echo(f"Next:  labelstore repair {shlex.quote(found.store)}" if mendable else "Nothing that `repair` could mend.")
+    elif rows["pending"]:
+        click.echo("What is committed is right. Run annotate again to make the pending rows.")
+    else:
+        click.echo("Every byte is as it was written, and every value is one that a label map has.")
+
+
+def _in_words(problem: Problem) -> str:
+    row = "" if problem.row is None else f" row {problem.row}"
+    image = "" if problem.image_id is None else f" ({problem.image_id})"
+    return f"{problem.file}:{row}{image}{':' if row or image else ''} {problem.message}"
+
+
+def _problem_as_dict(problem: Problem) -> dict[str, Any]:
+    said = asdict(problem)
+    return {"id": said.pop("image_id"), **said}
+
+
+def _pair_as_dict(image_id: str, message: str) -> dict[str, str]:
+    return {"id": image_id, "message": message}

@@ -1,0 +1,173 @@
+"""One shard of a store, checked through and through: its files, its chunks, its values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelstore.encodings import committed_arrays, find_encoding
+from labelstore.errors import DamagedError
+from labelstore.pipelines.files import commit_record
+from labelstore.pipelines.store_files import StoreFiles
+from labelstore.schema import COMMIT_FIELDS, ArraySpec, Status, StoreInfo
+from labelstore.storage.chunks import MISSING, decode_chunk, largest_chunk, read_index
+from labelstore.storage.frames import FrameError, decode_frame
+from labelstore.storage.metadata import commits_spec
+from labelstore.storage.plain import check_plain
+
+
+@dataclass
+class ShardCheck:
+    """What a shard holds: rows by status, and problems as (file, what is wrong, row or None)."""
+
+    shard: int
+    committed: bool = False
+    rows: Counter[str] = field(default_factory=Counter)
+    problems: list[tuple[str, str, int | None]] = field(default_factory=list)
+
+
+class _Content:
+    """A file's bytes, read as a `DataFile` is."""
+
+    def __init__(self, path: str, data: bytes) -> None:
+        self.path, self.length, self._data = path, len(data), data
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self._data[offset : offset + length]
+
+
+def check_shard(files: StoreFiles, info: StoreInfo, shard: int) -> ShardCheck:
+    """Check all of a shard's files; a shard without a commit is pending, whatever lies there."""
+    found, rows = ShardCheck(shard), info.shard_rows(shard)
+    specs = committed_arrays(info)
+    commit = _commit(files, specs, shard, found)
+    if commit is None:
+        found.rows["damaged" if found.problems else "pending"] += len(rows)
+        return found
+    found.committed = True
+    arrays = {}
+    for spec, record in zip(specs, commit, strict=True):
+        values = _array(files, spec, record, info, shard, found)
+        if values is not None:
+            arrays[spec.name] = values
+    if not found.problems:
+        _check_values(arrays, info, shard, found)
+    if found.problems:
+        found.rows["damaged"] += len(rows)
+    else:
+        counts = np.bincount(arrays["status"][: len(rows)], minlength=len(Status))
+        found.rows.update(done=int(counts[Status.DONE]), failed=int(counts[Status.FAILED]))
+    return found
+
+
+def _commit(files: StoreFiles, specs: tuple[ArraySpec, ...], shard: int, found: ShardCheck) -> list[list[int]] | None:
+    spec = commits_spec(len(specs))
+    key = f"{spec.name}/{spec.file_name(shard)}"
+    try:
+        data = files.read(key)
+        commit = None if data is None else decode_chunk(data, spec, 1, key)[0]
+    except OSError as error:
+        found.problems.append((key, _without(key, error), None))
+        return None
+    return None if commit is None or not commit.any() else commit.tolist()
+
+
+def _array(
+    files: StoreFiles, spec: ArraySpec, record: list[int], info: StoreInfo, shard: int, found: ShardCheck
+) -> NDArray[Any] | None:
+    """Return an array's rows, ``[shard_size, ...]`` or fewer; None if there is anything wrong with its file."""
+    key, before = f"{spec.name}/{spec.file_name(shard)}", len(found.problems)
+    try:
+        data = files.read(key)
+        if data is None:
+            raise DamagedError(f"{key}: missing, though shard {shard} is committed")
+    except OSError as error:
+        found.problems.append((key, _without(key, error), None))
+        return None
+    seal = commit_record(data)
+    if list(seal) != record:
+        wrong = [name for name, one, other in zip(COMMIT_FIELDS, seal, record, strict=True) if one != other]
+        found.problems.append((key, f"not the file that was committed: {', '.join(wrong)} differ", None))
+    try:
+        values = _by_row(key, data, spec, info, shard, found) if spec.by_row else decode_chunk(data, spec, info.shard_size, key)
+    except DamagedError as error:
+        found.problems.append((key, _without(key, error), None))
+    return None if len(found.problems) > before else values
+
+
+def _by_row(key: str, data: bytes, spec: ArraySpec, info: StoreInfo, shard: int, found: ShardCheck) -> NDArray[Any]:
+    rows = info.shard_rows(shard)
+    offsets, lengths = read_index(_Content(key, data), info.shard_size, largest_chunk(spec))
+    out = np.empty((len(rows), *spec.row_shape), spec.numpy_dtype)
+    for local, (offset, length) in enumerate(zip(offsets.tolist(), lengths.tolist(), strict=True)):
+        if local >= len(rows):
+            if length != MISSING:
+                found.problems.append((key, f"a chunk for row {rows.start + local}, which the shard does not have", None))
+            continue
+        chunk = data[offset : offset + length]
+        try:
+            decoded = decode_frame(chunk, spec.row_bytes) if spec.compressed else check_plain(chunk, spec.row_bytes)
+        except FrameError as error:
+            where = f"the chunk at offset {offset} ({length} bytes) is damaged: {error}"
+            found.problems.append((key, where if length != MISSING else "no chunk for the row", rows.start + local))
+            continue
+        out[local] = np.frombuffer(decoded, spec.numpy_dtype).reshape(spec.row_shape)
+    return out
+
+
+def _check_values(arrays: dict[str, NDArray[Any]], info: StoreInfo, shard: int, found: ShardCheck) -> None:
+    rows = info.shard_rows(shard)
+    files = {spec.name: f"{spec.name}/{spec.file_name(shard)}" for spec in committed_arrays(info)}
+    for local in np.flatnonzero(arrays["status"][len(rows) :] != Status.HOLE).tolist():
+        message = f"expected a hole ({Status.HOLE}) behind the last row, found {arrays['status'][len(rows) + local]}"
+        found.problems.append((files["status"], f"row {rows.stop + local}: {message}", None))
+    for name, message, local in (*_status_problems(arrays, len(rows)), *_map_problems(arrays, info, len(rows))):
+        found.problems.append((files[name], message, rows.start + local))
+
+
+def _status_problems(arrays: dict[str, NDArray[Any]], rows: int) -> Iterator[tuple[str, str, int]]:
+    status, errors = arrays["status"][:rows], arrays["errors"][:rows]
+    for local, (value, raw) in enumerate(zip(status.tolist(), errors, strict=True)):
+        text = raw.tobytes().rstrip(b"\0")
+        if value not in (Status.DONE, Status.FAILED):
+            yield "status", f"expected done ({Status.DONE}) or failed ({Status.FAILED}), found {value}", local
+        elif (value == Status.FAILED) != bool(text):
+            yield "errors", "a failed row without a reason" if not text else "a reason to fail, of a row that is done", local
+        elif b"\0" in text or not _is_utf8(text):
+            yield "errors", f"expected a text in UTF-8, found {text[:60]!r}", local
+
+
+def _map_problems(arrays: dict[str, NDArray[Any]], info: StoreInfo, rows: int) -> Iterator[tuple[str, str, int]]:
+    encoding = find_encoding(info.encoding, "")
+    specs = encoding.arrays(info)
+    maps = {spec.name: arrays[spec.name][:rows] for spec in specs}
+    done = np.flatnonzero(arrays["status"][:rows] == Status.DONE)
+    for local in np.flatnonzero(arrays["status"][:rows] == Status.FAILED).tolist():
+        for spec in specs:
+            if (maps[spec.name][local] != np.array(spec.fill, spec.numpy_dtype)).any():
+                yield spec.name, "a map of a failed row", local
+    picked = {name: values[done] for name, values in maps.items()}
+    if encoding.check(picked, info) is None and encoding.check_closely(picked, info) is None:
+        return
+    for local in done.tolist():
+        one = {name: values[local : local + 1] for name, values in maps.items()}
+        problem = encoding.check(one, info) or encoding.check_closely(one, info)
+        if problem is not None:
+            yield specs[0].name, problem[1], local
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _without(key: str, error: Exception) -> str:
+    return str(error).removeprefix(f"{key}: ")

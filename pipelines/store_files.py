@@ -1,0 +1,129 @@
+"""All of a store's files by key, as they lie there: for who checks, mends or copies a store."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from labelstore.errors import DamagedError, MissingExtraError, RunError
+from labelstore.storage import local_path
+
+_DAMAGE = (errno.EIO, errno.ELOOP, errno.EUCLEAN, errno.EBADMSG)
+"""What reading a file says where it is the file that is wrong, or the disk below it."""
+
+
+class StoreFiles(Protocol):
+    """Reads files by key, ``<array>/<file>``. Can be pickled."""
+
+    def keys(self) -> Iterator[str]:
+        """List all files, also those that are none of a store's; of a local store empty folders too."""
+        ...
+
+    def read(self, key: str) -> bytes | None:
+        """Return a file's content; None if there is no such file.
+
+        Raises
+        ------
+        OSError
+            It is damaged: the disk cannot read it, or it is no file.
+        RunError
+            It cannot be read for another reason, of which the store knows nothing: rights, a network.
+        """
+        ...
+
+
+class LocalFiles:
+    """A folder."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def keys(self) -> Iterator[str]:
+        """See `StoreFiles.keys`."""
+        yield from self._below("", links=True)  # somebody may keep an array on another disk
+
+    def _below(self, start: str, links: bool = False) -> Iterator[str]:
+        try:
+            entries = sorted(os.scandir(self._root / start), key=lambda entry: entry.name)
+        except FileNotFoundError:  # a run has removed it just now
+            return
+        except OSError as error:
+            raise _unreadable(str(self._root / start), error) from error
+        if start and not entries:
+            yield start
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=links):
+                yield from self._below(f"{start}{entry.name}/")
+            else:
+                yield start + entry.name
+
+    def read(self, key: str) -> bytes | None:
+        """See `StoreFiles.read`."""
+        path = self._root / key
+        try:
+            if path.exists() and not path.is_file():
+                raise DamagedError(f"{key}: expected a file")
+            return path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            if isinstance(error, DamagedError) or error.errno in _DAMAGE:
+                raise
+            raise _unreadable(str(path), error) from error
+
+
+class ZarrFiles:
+    """Whatever zarr-python opens."""
+
+    def __init__(self, location: str) -> None:
+        self._location = location
+        self._start()
+
+    def _start(self) -> None:
+        from zarr.core.sync import sync  # zarr costs a quarter of a second: only where needed
+        from zarr.storage._common import make_store_path
+
+        try:
+            self._store = sync(make_store_path(self._location)).store
+        except ImportError as error:
+            raise MissingExtraError(f"{self._location}: needs more: pip install 'labelstore[s3]' ({error})") from error
+
+    def __reduce__(self) -> tuple[type[ZarrFiles], tuple[str]]:
+        return ZarrFiles, (self._location,)
+
+    def keys(self) -> Iterator[str]:
+        """See `StoreFiles.keys`."""
+        from zarr.core.sync import sync
+
+        async def listed() -> list[str]:
+            return [key async for key in self._store.list()]
+
+        try:
+            yield from sync(listed())
+        except Exception as error:
+            raise _unreadable(self._location, error) from error
+
+    def read(self, key: str) -> bytes | None:
+        """See `StoreFiles.read`."""
+        from zarr.core.buffer import default_buffer_prototype
+        from zarr.core.sync import sync
+
+        try:
+            found = sync(self._store.get(key, default_buffer_prototype()))
+        except Exception as error:  # whatever the file system behind it raises
+            raise _unreadable(f"{self._location}/{key}", error) from error
+        return None if found is None else found.to_bytes()
+
+
+def store_files(location: str) -> StoreFiles:
+    """Return the files of what lies at a path or URL."""
+    path = local_path(location)
+    return LocalFiles(path) if path is not None else ZarrFiles(location)
+
+
+def _unreadable(what: str, error: Exception) -> RunError:
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return RunError(f"{what}: cannot be read: {reason}. That says nothing of what is there, and nothing was changed")
