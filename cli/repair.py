@@ -12,7 +12,7 @@ from rich.console import Console
 from labelstore.cli.output import human_count
 from labelstore.cli.progress import ProgressBar
 from labelstore.cli.telling import warn
-from labelstore.cli.verify import as_dict, show_problems, usual_workers
+from labelstore.cli.verify import as_dict, show_problems
 
 if TYPE_CHECKING:
     from labelstore.pipelines.repairing import Repair
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option(
     "--workers",
     type=click.IntRange(1, 256),
-    help="Processes that check shards at the same time.  [default: one for every core, 8 at most]",
+    help="Processes that check shards at the same time.  [default: one, for large stores one for every core]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def command(store: str, workers: int | None, as_json: bool) -> None:
@@ -42,7 +42,7 @@ def command(store: str, workers: int | None, as_json: bool) -> None:
 
     console = Console(stderr=True)
     with ProgressBar(console, "checking", "rows") as bar:
-        done = repair_store(store, workers or usual_workers(), bar)
+        done = repair_store(store, workers, bar)
     click.echo(json.dumps(_as_dict(done), indent=2)) if as_json else _show(done, console)
     if done.kept:
         raise click.exceptions.Exit(1)

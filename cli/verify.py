@@ -27,7 +27,7 @@ _STATES = ("done", "failed", "pending", "damaged")
 @click.option(
     "--workers",
     type=click.IntRange(1, 256),
-    help="Processes that check shards at the same time.  [default: one for every core, 8 at most]",
+    help="Processes that check shards at the same time.  [default: one, for large stores one for every core]",
 )
 @click.option("--partial", is_flag=True, help="Pending rows are no fault: the store may be unfinished.")
 @click.option("--sample", type=click.IntRange(1), metavar="N", help="Annotate N rows again, chosen at random, and compare.")
@@ -64,7 +64,7 @@ def command(
         raise click.UsageError("--images and --device are for --sample, which is not there")
     console = Console(stderr=True)
     with ProgressBar(console, "checking", "rows") as bar:
-        found = verify_store(store, workers or usual_workers(), bar)
+        found = verify_store(store, workers, bar)
         again = _sample(store, sample, images, device or "auto", bar) if sample and not found.problems else None
     wrong = bool(found.problems) or (found.rows["pending"] > 0 and not partial) or bool(again and again.problems)
     if as_json:
@@ -97,13 +97,6 @@ def _show_sample(again: Sample, console: Console) -> None:
         f"{human_count(again.rows, 'row')} annotated again: {differ}. L1 distance of their soft labels: {again.mean_l1:.4f} on "
         f"average, {again.largest_l1:.4f} at most"
     )
-
-
-def usual_workers() -> int:
-    """How many processes check a store where nobody says."""
-    import os
-
-    return min(len(os.sched_getaffinity(0)), 8)
 
 
 def as_dict(found: Verification, wrong: bool) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class Repair:
     kept: tuple[str, ...]
 
 
-def repair_store(location: str, workers: int, observer: Observer) -> Repair:
+def repair_store(location: str, workers: int | None, observer: Observer) -> Repair:
     """Set damaged shards back to pending, durably; restore metadata; remove lost ids' files and what runs have left over.
 
     Raises

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import multiprocessing
+import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -29,6 +30,7 @@ from labelstore.storage import open_source, parse_group, store_arrays
 from labelstore.storage.chunks import decode_chunk
 
 _ROWS_A_TASK = 4096
+_MANY_ROWS, _MOST_WORKERS = 200_000, 8
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Verification:
         self.lost.setdefault(spec.name, set()).add(shard)
 
 
-def verify_store(location: str, workers: int, observer: Observer, *, alone: bool = False) -> Verification:
+def verify_store(location: str, workers: int | None, observer: Observer, *, alone: bool = False) -> Verification:
     """Check a store.
 
     Parameters
@@ -78,7 +80,7 @@ def verify_store(location: str, workers: int, observer: Observer, *, alone: bool
     alone
         Whether nobody else can be writing to it: the caller holds its lock.
     workers
-        Processes that check shards at the same time; 1: this one.
+        Processes that check shards at the same time; 1: this one; None: by the store's size and the cores.
 
     Raises
     ------
@@ -95,7 +97,7 @@ def verify_store(location: str, workers: int, observer: Observer, *, alone: bool
     if not found.metadata:
         _require_our_files(location)
     ids = _check_index(files, found)
-    _check_shards(files, found, ids, workers, observer)
+    _check_shards(files, found, ids, workers or _usual_workers(info), observer)
     _check_strays(files, found, running=not alone and is_locked(location))
     return found
 
@@ -206,6 +208,11 @@ def _check_distinct(texts: NDArray[np.bytes_], spec: ArraySpec, found: Verificat
         text = ordered[place].decode(errors="replace")
         for row, other in zip(order[place : place + 2].tolist(), order[place : place + 2][::-1].tolist(), strict=True):
             found.lose(spec, row // found.info.shard_size, f"row {other} has the same id", row, text)
+
+
+def _usual_workers(info: StoreInfo) -> int:
+    """One a core, where there is enough to do for what it takes to start them."""
+    return 1 if info.num_rows < _MANY_ROWS else min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
 
 
 def _check_shards(files: StoreFiles, found: Verification, ids: NDArray[np.bytes_], workers: int, observer: Observer) -> None:

@@ -83,7 +83,8 @@ def _read_metadata(read: Callable[[str], Any], where: str) -> tuple[StoreInfo, d
         try:
             meta = read(spec.name)
         except FileNotFoundError:
-            raise FormatError(f"{where}: expected an array '{spec.name}', found none") from None
+            hint = "`labelstore repair` makes its metadata anew, if this was a label store"
+            raise FormatError(f"{where}: expected an array '{spec.name}', found none; {hint}") from None
         arrays[spec.name] = check_array(meta, spec, *array_grid(spec, info), where, seals.get(spec.name))
     return info, arrays, files
 
