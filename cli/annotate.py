@@ -12,8 +12,8 @@ import click
 from rich.console import Console
 
 from labelstore.cli.output import human_bytes, human_count, human_seconds
-from labelstore.cli.progress import ProgressBar
 from labelstore.cli.telling import tell, warn
+from labelstore.cli.watching import watched
 from labelstore.pipelines import defaults
 from labelstore.pipelines.annotators.spec import PRECISIONS
 from labelstore.schema import BASELINES, EXIF_RULES
@@ -178,6 +178,19 @@ def _triple(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
 @click.option("--extend", is_flag=True, help="Add images that the store has no rows for; what is done is not touched.")
 @click.option("--retry-failed", is_flag=True, help="Make the shards of images that failed once more.")
 @click.option("--strict", is_flag=True, help="Exit with 1 if any image failed.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="json: instead of the progress bar a line of JSON to stderr for everything that happens.",
+)
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(1, 65535),
+    metavar="PORT",
+    help="Serve the run's counts to Prometheus, at http://127.0.0.1:PORT/metrics.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(
     images: tuple[str, ...],
@@ -195,6 +208,8 @@ def command(
     extend: bool,
     retry_failed: bool,
     strict: bool,
+    log_format: str,
+    metrics_port: int | None,
     as_json: bool,
     **choices: Any,
 ) -> None:
@@ -222,7 +237,7 @@ def command(
 
     if scheduler is not None and workers is not None:
         raise click.UsageError("--workers starts workers here, --scheduler uses those of a cluster: leave one of them out")
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=log_format == "json")
     if not images:
         images = (str(copy_samples(Path(FOLDER))),)
         tell(console, f"No images given: annotating the sample photographs, copied to {FOLDER}/")
@@ -230,8 +245,10 @@ def command(
     planned = plan_resources(workers, device, batch_size, compiled=compiled)
     resources = replace(planned, scheduler=scheduler, worker_timeout=worker_timeout)
     settings = Settings(**{**choices, "model": choices["model"] or None})
-    with ProgressBar(console) as bar:
-        summary = annotate(source, store, settings, resources, bar, extend=extend, retry_failed=retry_failed)
+    with watched(console, log_format, metrics_port) as (observer, log):
+        summary = annotate(source, store, settings, resources, observer, extend=extend, retry_failed=retry_failed)
+        if log is not None:
+            log.finished(_as_json(summary))
     click.echo(json.dumps(_as_json(summary), indent=2)) if as_json else _show(summary, console)
     if summary.counts.failed and (strict or not summary.counts.done):
         raise click.ClickException(f"{summary.counts.failed} of {summary.counts.rows} images failed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
 from dataclasses import asdict
 from typing import Any
 
@@ -13,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from labelstore.agreement import Agreement, label_agreement
-from labelstore.cli.output import human_bytes, human_count
+from labelstore.cli.output import human_bytes, human_count, human_seconds
 from labelstore.cli.telling import tell
 from labelstore.errors import DamagedError
 from labelstore.reader import LabelMapReader
@@ -27,20 +28,43 @@ _MOST_CHARACTERS = 2000
 @click.command("info")
 @click.argument("store", default="labels.zarr")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, all failures with their reasons included.")
-def command(store: str, as_json: bool) -> None:
+@click.option("--watch", is_flag=True, help="Look again every few seconds until no row is pending.")
+@click.option("--every", type=click.FloatRange(0.1), default=5, show_default=True, metavar="SECONDS", help="For --watch.")
+def command(store: str, as_json: bool, watch: bool, every: float) -> None:
     """Sum a store up: rows, size, annotator, versions.
 
     \b
     Examples:
       labelstore info
       labelstore info imagenet.zarr --json | jq .rows.failed
+      labelstore info imagenet.zarr --watch
     """
     reader = LabelMapReader(store, compiled=False)
+    if watch:
+        _watch(reader, store, every)
     counts = count_rows(reader, store)
     if as_json:
         click.echo(json.dumps(_as_json(reader, store, counts), indent=2))
     else:
         _show(reader, store, counts)
+
+
+def _watch(reader: LabelMapReader, store: str, every: float) -> None:
+    """Print a line of counts now and then, as long as rows are pending."""
+    console, before = Console(stderr=True), None
+    start = time.monotonic()
+    while (counts := count_rows(reader, store)).pending:
+        now = time.monotonic()
+        if before is None:
+            before = counts.done + counts.failed
+        rate = (counts.done + counts.failed - before) / max(now - start, 1e-3)
+        left = f", {human_seconds(counts.pending / rate)} left" if rate else ""
+        tell(
+            console,
+            f"{counts.done:,} of {counts.rows:,} done, {counts.failed:,} failed, {counts.pending:,} pending, "
+            f"{human_bytes(counts.size_bytes)}; {rate:.1f} images/s since {human_seconds(now - start)}{left}",
+        )
+        time.sleep(every)
 
 
 def _show(reader: LabelMapReader, store: str, counts: StoreCounts) -> None:
