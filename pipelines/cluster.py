@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 import warnings
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ _SELDOM = {
 _TRIES = 3
 """Times that a task may be made because its worker died."""
 _START_SECONDS, _CONNECT_SECONDS = 120, 10
+_DASHBOARD_PORT = 8787
 
 
 @contextmanager
@@ -45,7 +47,7 @@ def local_cluster(resources: Resources) -> Iterator[Client]:
         The workers do not come up.
     """
     environment = worker_environment(resources)
-    address = {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:8787"}
+    address = {"host": "127.0.0.1", "port": 0, "dashboard_address": _dashboard_address()}
     scheduler = {"cls": Scheduler, "options": {**address, "allowed_failures": _TRIES - 1}}
     workers = {number: {"cls": Nanny, "options": _worker_options(number, resources)} for number in range(resources.workers)}
     with (
@@ -93,6 +95,16 @@ def remote_cluster(address: str) -> Iterator[Client]:
             if not client.scheduler_info(n_workers=-1)["workers"]:
                 raise RunError(f"--scheduler {address}: there are no workers; start some with `dask worker {address}`")
             yield client
+
+
+def _dashboard_address() -> str:
+    """Dask's usual port, or any if that is taken: Dask would find out itself, and leave a socket open over it."""
+    with socket.socket() as usual:
+        try:
+            usual.bind(("127.0.0.1", _DASHBOARD_PORT))
+        except OSError:
+            return "127.0.0.1:0"
+    return f"127.0.0.1:{_DASHBOARD_PORT}"
 
 
 @contextmanager
