@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow
 import pytest
 from commands import TOY, run_here
+from fsspec.registry import _registry as loaded_filesystems
 from packing import pack_parquet, pack_tar
 from pictures import paint
 from PIL import Image
@@ -301,6 +302,7 @@ def test_lists_that_are_none_end_the_run(name, text, expected):
 def test_where_a_package_is_missing_its_extra_is_named(protocol, monkeypatch):
     for package in ("s3fs", "gcsfs"):
         monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(loaded_filesystems, protocol, raising=False)  # what another test has loaded
     assert f"pip install 'labelstore[{protocol}]'" in refusal(f"{protocol}://bucket/train-{{000..009}}.tar")
     assert f"pip install 'labelstore[{protocol}]'" in refusal(f"{protocol}://bucket/photographs")
     Path("list.txt").write_text(f"{protocol}://bucket/x.png\n")
