@@ -42,12 +42,7 @@ $(VENV)/.test: $(VENV)/.demo
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	@touch $@
 
-$(VENV)/.# Of docs/reliability.md; what is found is printed, and makes the exit code 1.
-soak: $(VENV)/.test
-	@mkdir -p bench-out
-	$(BIN)/python benchmarks/soak.py --json bench-out/soak.json $(SOAK_OPTIONS)
-
-bench: $(VENV)/.test
+$(VENV)/.bench: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	@touch $@
 
@@ -88,6 +83,11 @@ examples: $(VENV)/.examples
 	cd $(DEMO) && $(abspath $(BIN))/python $(abspath examples/train_lightning.py)
 	cd $(DEMO) && $(abspath $(BIN))/python $(abspath examples/train_timm.py)
 	cd $(DEMO) && $(abspath $(BIN))/python $(abspath examples/train_jax.py)
+
+# Of docs/reliability.md; what is found is printed, and makes the exit code 1.
+soak: $(VENV)/.test
+	@mkdir -p bench-out
+	$(BIN)/python benchmarks/soak.py --json bench-out/soak.json $(SOAK_OPTIONS)
 
 bench: $(VENV)/.test
 	@mkdir -p bench-out
