@@ -38,7 +38,7 @@ def find_store(location: str, settings: Settings, listing: Listing, intent: Inte
         return found
     if intent.extend and len(found.match.new):
         extend_store(location, found.info, plan_extension(found.info, listing, found.match.new))
-        observer.note(f"{len(found.match.new)} images are new: the store has rows for them now")
+        observer.note(f"new images: {len(found.match.new)}, for which the store has rows now")
         found = existing_store(location, settings, listing, extend=True)
     if found is not None and intent.retry_failed and release_failed(location, found):
         found = existing_store(location, settings, listing, intent.extend)
@@ -69,7 +69,7 @@ def _put_right(location: str, listing: Listing, observer: Observer) -> None:
             observer.note("the store's metadata were damaged, or an extension was cut off: restored")
     restored = restore_index(location, listing)
     if restored:
-        observer.note(f"{restored} lost files of ids and labels were restored from the images")
+        observer.note(f"lost files of ids and labels, restored from the images: {restored}")
 
 
 def _info(location: str) -> StoreInfo | None:

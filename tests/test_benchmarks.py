@@ -159,6 +159,15 @@ def test_a_big_spectral_store_is_whole(tmp_path, dense):
     np.testing.assert_allclose(same.sum(axis=1), 1, atol=1e-5)
 
 
+def test_kills_and_damage_lose_nothing(tmp_path):
+    out = run("soak.py", "--short", "--only", "kills", "damage", "--seed", 4, "--json", tmp_path / "out.json", timeout=600)
+    assert "problems: 0" in out.splitlines()
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert {kill["kind"] for kill in found["kills"]["kills"]} >= {"worker", "client"}
+    assert found["kills"]["written_again"] == 0
+    assert found["damage"]["done"] == found["damage"]["found"] == found["damage"]["mended"]
+
+
 @pytest.mark.slow
 def test_a_short_soak_finds_nothing(tmp_path):
     out = run("soak.py", "--short", "--seed", 3, "--json", tmp_path / "out.json", timeout=600)

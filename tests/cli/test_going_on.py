@@ -35,7 +35,7 @@ def test_new_images_are_refused_with_the_option_that_adds_them(store):
 def test_extending_says_what_is_new(store):
     shown = run_here("annotate", "new", *TOY, "--extend")
     assert shown.code == 0
-    assert "3 images are new: the store has rows for them now" in shown.message
+    assert "new images: 3, for which the store has rows now" in shown.message
     assert shown.out.splitlines()[0] == "7 of 8 images annotated, 1 failed"
     assert shown.out.splitlines()[1].startswith("This run: 3 images in ")
     assert run_here("verify").code == 0

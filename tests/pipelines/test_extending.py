@@ -69,7 +69,7 @@ def test_new_images_get_rows_from_the_next_shard_on_and_nothing_else_changes(sto
     before, heard = data_stamps(store), Heard()
     summary = extend(more, store, heard)
     assert (summary.new_rows, summary.counts.rows, summary.counts.done, summary.counts.pending) == (6, 27, 27, 0)
-    assert heard.said == ["6 images are new: the store has rows for them now"]
+    assert heard.said == ["new images: 6, for which the store has rows now"]
     reader = LabelMapReader(store)
     assert (len(reader), reader.info.num_images) == (24 + 6, 27)
     assert reader.info.extents == (Extent(0, 21, LabelMapReader(picture_store).info.images_root), Extent(24, 30, str(more)))

@@ -82,7 +82,7 @@ def test_lost_files_come_back_to_the_byte(store, pictures, patterns, count):
     lose(store, *patterns)
     summary = run(pictures, store, heard)
     assert contents(store) == before
-    assert heard.said == [f"{count} lost files of ids and labels were restored from the images"]
+    assert heard.said == [f"lost files of ids and labels, restored from the images: {count}"]
     assert summary.new_rows == (21 if "commits/c.*" in patterns else 0)
 
 
