@@ -16,11 +16,12 @@ import zarr
 from numpy.typing import NDArray
 
 from labelstore.ids import pack_ids
+from labelstore.pipelines.arrays import array_json, create_array
 from labelstore.pipelines.index import fit_targets, index_columns, write_index
 from labelstore.pipelines.metadata import write_metadata
 from labelstore.pipelines.sink import open_sink
 from labelstore.pipelines.sources import Listing
-from labelstore.pipelines.store import array_json, create_array, writing
+from labelstore.pipelines.store import writing
 from labelstore.schema import IDS_ARRAY, Extent, StoreInfo, index_arrays
 from labelstore.storage import open_source, store_arrays
 from labelstore.storage.metadata import array_grid

@@ -9,8 +9,8 @@ from typing import Any
 import zarr
 
 from labelstore.errors import LabelStoreError, UnfinishedStoreError
+from labelstore.pipelines.arrays import array_json, create_array
 from labelstore.pipelines.sink import Sink, open_sink
-from labelstore.pipelines.store import array_json, create_array
 from labelstore.pipelines.store_files import StoreFiles, store_files
 from labelstore.schema import ATTRIBUTE, StoreInfo
 from labelstore.storage import parse_group, store_arrays

@@ -6,7 +6,6 @@ its old commit away, its files, all of it on the disk, and only then the new com
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,21 +14,18 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import Crc32cCodec, ZstdCodec
-from zarr.core.buffer import default_buffer_prototype
 
 from labelstore.encodings import committed_arrays
 from labelstore.errors import DamagedError, FormatError, StoreWriteError
 from labelstore.ids import ImageIds
-from labelstore.pipelines.files import ZSTD_LEVEL, commit_record, encode_file
+from labelstore.pipelines.arrays import array_json, create_array
+from labelstore.pipelines.files import commit_record, encode_file
 from labelstore.pipelines.index import index_columns, write_index
+from labelstore.pipelines.metadata import write_metadata
 from labelstore.pipelines.sink import open_sink, sync_tree
 from labelstore.schema import UNFINISHED, ArraySpec, StoreInfo, index_arrays
 from labelstore.storage import LOCK, Source, is_blank, local_path, open_source, store_arrays
-from labelstore.storage.metadata import array_grid, codec_names, commits_spec
-from labelstore.storage.seals import sealed_attributes
-
-_CODECS = {"zstd": ZstdCodec(level=ZSTD_LEVEL, checksum=True), "crc32c": Crc32cCodec()}
+from labelstore.storage.metadata import array_grid, commits_spec
 
 
 def create_store(location: str, info: StoreInfo, ids: NDArray[np.uint8], targets: NDArray[np.int32]) -> None:
@@ -57,21 +53,9 @@ def create_store(location: str, info: StoreInfo, ids: NDArray[np.uint8], targets
         for spec in store_arrays(info):
             create_array(group, spec, *array_grid(spec, info))
         write_index(open_sink(location), info, index_columns(info, ids, targets), range(info.num_shards))
-        metadata = {spec.name: array_json(group, spec.name) for spec in store_arrays(info)}
-        attributes = sealed_attributes(info.to_attributes(), metadata)
-        group["commits"].attrs.put(attributes)
         if path is not None:
             sync_tree(path)
-        group.attrs.put(attributes)
-        if path is not None:
-            sync_tree(path)
-
-
-def array_json(group: zarr.Group, name: str) -> dict[str, Any]:
-    """Return what an array's ``zarr.json`` holds."""
-    files = group[name].metadata.to_buffer_dict(default_buffer_prototype())
-    found: dict[str, Any] = json.loads(files["zarr.json"].to_bytes())
-    return found
+        write_metadata(open_sink(location), {}, info, {spec.name: array_json(group, spec.name) for spec in store_arrays(info)})
 
 
 class ShardWriter:
@@ -143,21 +127,6 @@ def is_committed(source: Source, shard: int) -> bool:
         return source.is_committed(shard)
     except DamagedError:
         return False
-
-
-def create_array(group: zarr.Group, spec: ArraySpec, rows: int, chunk_rows: int) -> None:
-    """Create an array of a store, without any rows written."""
-    inner = 1 if spec.by_row else chunk_rows
-    group.create_array(
-        spec.name,
-        shape=(rows, *spec.row_shape),
-        chunks=(inner, *spec.row_shape),
-        shards=(chunk_rows, *spec.row_shape) if spec.by_row else None,
-        dtype=spec.dtype,
-        fill_value=spec.fill,
-        compressors=[_CODECS[name] for name in codec_names(spec) if name != "bytes"],
-        chunk_key_encoding={"name": "default", "separator": "."},
-    )
 
 
 def _require_free(location: str) -> None:

@@ -24,6 +24,7 @@ ALLOWED = {
     "click": ("labelstore.cli",),
     "rich": ("labelstore.cli",),
     "zarr": (
+        "labelstore.pipelines.arrays",
         "labelstore.pipelines.store",
         "labelstore.pipelines.sink",
         "labelstore.pipelines.store_files",

@@ -11,8 +11,8 @@ import tensorstore
 import zarr
 
 from labelstore import DamagedError
+from labelstore.pipelines.arrays import create_array
 from labelstore.pipelines.files import commit_record, encode_file
-from labelstore.pipelines.store import create_array
 from labelstore.schema import ArraySpec
 from labelstore.storage.chunks import DataFile, largest_chunk, read_chunk, read_index
 from labelstore.storage.frames import decode_frames
