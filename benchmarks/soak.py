@@ -42,7 +42,8 @@ GIVING_UP, GIVING_UP_SHORT = ("--retry-failed", "repair") * 2, ("repair",)
 """Ways in which commits are removed from a finished store."""
 DAMAGES = {"bits flipped": 1000, "files cut short": 200, "files deleted": 100}
 DAMAGES_SHORT = {"bits flipped": 40, "files cut short": 20, "files deleted": 10}
-MEMORY, MEMORY_SHORT = (1_000, 4_000, 16_000), (200, 400)
+MEMORY, MEMORY_SHORT = ((1_000, 4), (4_000, 4), (16_000, 4), (16_000, 64)), ((200, 4), (400, 4))
+"""Images, and how many of them a shard has."""
 
 
 def main() -> int:
@@ -112,10 +113,11 @@ def memory(folder: Path, seed: int, short: bool) -> list[Peak]:
     place.mkdir()
     picture = paint(place / "picture.png", "red", "blue")
     toy = ("--model", "toy_annotators:colours", "--top-k", 3)
-    found = []
-    for images in copies(picture, place, MEMORY_SHORT if short else MEMORY):
-        found.append(peak("toy", images, place, 4, *toy))
-        _tell(f"{found[-1].images} images")
+    sizes, found = MEMORY_SHORT if short else MEMORY, []
+    folders = copies(picture, place, {images for images, _ in sizes})
+    for images, shard_size in sizes:
+        found.append(peak("toy", folders[images], place, shard_size, *toy))
+        _tell(f"{images} images")
     photos = make_photos(place, 32 if short else 512)
     found.append(peak("efficientnet-lite0", photos, place, 4))
     print(file=sys.stderr)

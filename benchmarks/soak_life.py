@@ -156,7 +156,6 @@ class Life:
 
     def _strike(self, setup: Local | Separate, run: Command, events: FolderEvents, waiting: deque[Kill]) -> set[int]:
         """Kill, in the order of what is waiting, until the run is over; return how it may end."""
-        allowed = {0}
         while waiting and run.poll() is None:
             blow = waiting[0]
             if not self._wait_for_moment(blow, run, events):
@@ -172,10 +171,9 @@ class Life:
             self._outcome.kills.append(blow)
             self._keep()
             setup.mend(blow.kind, victim, leave_old=self._rng.random() < 0.5)
-            allowed = {_ENDS[blow.kind]}
-            if allowed != {0}:
-                break
-        return allowed
+            if _ENDS[blow.kind]:
+                return {_ENDS[blow.kind], 0}  # 0: all was done by then, as will be seen
+        return {0}
 
     def _wait_for_moment(self, blow: Kill, run: Command, events: FolderEvents) -> bool:
         """Wait for the moment of a kill; return False if the run is over before."""

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,13 +56,12 @@ def memory_of(number: int) -> dict[str, int]:
     return {}
 
 
-def copies(picture: Path, folder: Path, counts: Sequence[int]) -> list[Path]:
+def copies(picture: Path, folder: Path, counts: Collection[int]) -> dict[int, Path]:
     """Folders of so many copies of a picture."""
-    found = []
+    found = {}
     for count in counts:
-        root = folder / f"{count}-images"
-        root.mkdir()
+        found[count] = folder / f"{count}-images"
+        found[count].mkdir()
         for number in range(count):
-            (root / f"{number:06}.png").hardlink_to(picture)
-        found.append(root)
+            (found[count] / f"{number:06}.png").hardlink_to(picture)
     return found

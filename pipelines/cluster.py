@@ -31,6 +31,8 @@ _SELDOM = {
     "distributed.admin.tick.interval": "1s",
     "distributed.admin.system-monitor.interval": "2s",
 }
+# Dask keeps the last thousand messages of every connection, to be looked at: with them, the images' places of as many tasks.
+_FEW_MESSAGES = {"distributed.admin.low-level-log-length": 10}
 _TRIES = 3
 """Times that a task may be made because its worker died."""
 _START_SECONDS, _CONNECT_SECONDS = 120, 10
@@ -53,7 +55,7 @@ def local_cluster(resources: Resources) -> Iterator[Client]:
     with (
         warnings.catch_warnings(),
         _no_variables_left(),
-        dask.config.set({"distributed.nanny.pre-spawn-environ": environment, **_SELDOM, **_NO_OTHER_TIMEOUT}),
+        dask.config.set({"distributed.nanny.pre-spawn-environ": environment, **_SELDOM, **_NO_OTHER_TIMEOUT, **_FEW_MESSAGES}),
         _loop_deaf_to_interrupts() as loop,
     ):
         warnings.filterwarnings("ignore", message="Port .* is already in use")  # another is taken, and its address shown
@@ -83,7 +85,7 @@ def remote_cluster(address: str) -> Iterator[Client]:
         get_address_host_port(address)
     except ValueError as error:
         raise OptionError(f"--scheduler {address}: expected an address such as tcp://10.0.0.1:8786 ({error})") from error
-    with silence_logging_cmgr(logging.CRITICAL):
+    with silence_logging_cmgr(logging.CRITICAL), dask.config.set(_FEW_MESSAGES):
         try:
             client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
         except OSError as error:

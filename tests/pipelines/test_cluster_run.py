@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 import unruly_annotators
 from folders import changed, contents, stamps, store_contents
+from pictures import paint
 from PIL import Image
 
 from labelstore import LabelMapReader
 from labelstore.errors import OptionError, RunError
+from labelstore.pipelines import plan
 from labelstore.pipelines.annotate import Summary, annotate
 from labelstore.pipelines.cluster import local_cluster
 from labelstore.pipelines.observer import Observer
@@ -71,6 +73,25 @@ def test_the_real_model_writes_the_same_bytes_on_a_cluster(tmp_path):
     run(images, tmp_path / "serial.zarr", Settings(), 0)
     run(images, tmp_path / "cluster.zarr", Settings(), 2)
     assert store_contents(tmp_path / "cluster.zarr") == store_contents(tmp_path / "serial.zarr")
+
+
+def test_the_client_forgets_tasks_that_are_done(tmp_path, monkeypatch):
+    """Dask keeps the last messages of every connection, a thousand by default, and with them what tasks are about."""
+    monkeypatch.setitem(plan.MOST_ROWS_A_TASK, "cpu", 4)
+    picture = paint(tmp_path / "images" / "0.png", "red")
+    for number in range(1, 320):
+        picture.with_name(f"{number}.png").hardlink_to(picture)
+    alive = []
+
+    class Counting(Observer):
+        def rows(self, done, failed):
+            if done == 320:
+                gc.collect()
+                alive.append(sum(type(thing) is plan.TaskSpec for thing in gc.get_objects()))
+
+    settings = Settings(model="toy_annotators:colours", encoding="topk", top_k=3, shard_size=4)
+    assert run(tmp_path / "images", tmp_path / "labels.zarr", settings, 1, Counting()).new_rows == 320
+    assert 0 < alive[-1] < 40  # of 80
 
 
 def test_nothing_to_do_starts_no_cluster(pictures, picture_store):
