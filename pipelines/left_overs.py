@@ -54,7 +54,12 @@ def sort_files(keys: Iterable[str], info: StoreInfo) -> dict[Kind, list[str]]:
 def remove_left_overs(location: str, info: StoreInfo) -> int:
     """Remove what interrupted runs have left; return how many files. Only for who holds the store's lock."""
     sink, files, count = open_sink(location), store_files(location), 0
-    while found := sort_files(files.keys(), info)[Kind.LEFT_OVER]:  # again: a folder may be empty by then
+    arrays = {spec.name: spec for spec in store_arrays(info)}
+
+    def is_left_over(key: str) -> bool:
+        return kind_of(key, info, arrays) is Kind.LEFT_OVER
+
+    while found := list(filter(is_left_over, files.keys())):  # again: a folder may be empty by then
         count += sum(map(sink.delete, found))
     return count
 

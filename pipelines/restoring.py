@@ -42,7 +42,8 @@ def restore_index(location: str, listing: Listing) -> int:
         The images do not tell which of them the rows were made for.
     """
     source, info = open_source(location)
-    keys = set(store_files(location).keys())
+    names = {spec.name for spec in index_arrays(info)}
+    keys = set(filter(lambda key: key.partition("/")[0] in names, store_files(location).keys()))
     store = _Store(location, source, info, listing)
     ids, targets = index_arrays(info)
     lost = {
