@@ -16,7 +16,7 @@ help:
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make test-gpu   the tests that need a CUDA device"
 	@echo "make examples   train on the sample photographs: PyTorch (fork, spawn), Lightning, timm, JAX"
-	@echo "make soak       kill runs and damage stores, at random: nothing may be lost (half an hour; SOAK_OPTIONS=--short: a minute)"
+	@echo "make soak       kill runs and damage stores, at random: nothing may be lost (most of an hour; SOAK_OPTIONS=--short: 2 minutes)"
 	@echo "make bench      the benchmarks (MAPS=FILE.npz: label maps to size stores with)"
 	@echo "make bench-scale  the reader on stores of ImageNet's size (3 GB)"
 	@echo "make bench-gpu  annotating on a CUDA device, with torch and timm of GPU_PYTHON alone; bench-gpu-pooling: reading there"

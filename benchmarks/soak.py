@@ -48,7 +48,7 @@ MEMORY, MEMORY_SHORT = ((1_000, 4), (4_000, 4), (16_000, 4), (16_000, 64)), ((20
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--short", action="store_true", help="a minute instead of half an hour")
+    parser.add_argument("--short", action="store_true", help="two minutes instead of most of an hour")
     parser.add_argument("--seed", type=int, help="[default: a new one, printed]")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep stores and logs there")
