@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 from pictures import paint
 from PIL import Image
+from runs import SERIAL
 
 from labelstore.pipelines.annotate import annotate
 from labelstore.pipelines.observer import Observer
-from labelstore.pipelines.resources import Resources
 from labelstore.pipelines.settings import Settings
 from labelstore.pipelines.summary import Summary
 
-SERIAL = Resources(workers=0, device="cpu", threads=1, decode_threads=2, batch_size=4)
 MakeStore = Callable[..., Summary]
 
 

@@ -13,6 +13,7 @@ import pytest
 from folders import changed, contents, edit_attributes, stamps, store_contents
 from pictures import draw, paint
 from PIL import Image
+from runs import SERIAL, Heard
 from toy_annotators import NAMES
 
 from labelstore import FailedRowError, LabelMapReader
@@ -29,25 +30,6 @@ from labelstore.schema import UNFINISHED, Status
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
 TOP, BOTTOM = (0.0, 0.0, 1.0, 0.5), (0.0, 0.5, 1.0, 1.0)
-SERIAL = Resources(workers=0, device="cpu", threads=1, decode_threads=2, batch_size=4)
-
-
-class Heard(Observer):
-    """Keeps what a run tells."""
-
-    def __init__(self):
-        self.warnings = []
-        self.plans = []
-        self.counts = []
-
-    def warning(self, text):
-        self.warnings.append(text)
-
-    def plan(self, total, already):
-        self.plans.append((total, already))
-
-    def rows(self, done, failed):
-        self.counts.append((done, failed))
 
 
 def colours_of(store: Path, image_id: str, boxes) -> list[str]:

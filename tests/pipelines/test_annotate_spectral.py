@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from folders import store_contents
 from pictures import paint
+from runs import SERIAL
 
 from labelstore import LabelMapReader
 from labelstore.errors import OptionError, StoreMismatchError
@@ -21,7 +22,6 @@ from labelstore.pipelines.resources import Resources
 from labelstore.pipelines.settings import Settings
 from labelstore.schema import LabelDistance, SpectralShape
 
-SERIAL = Resources(workers=0, device="cpu", threads=1, decode_threads=2, batch_size=4)
 SPECTRAL = {"encoding": "spectral", "classes_per_image": 5, "patterns": 3, "frequencies": 4}
 
 

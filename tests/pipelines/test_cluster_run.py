@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import unruly_annotators
 from folders import changed, contents, stamps, store_contents
 from pictures import paint
 from PIL import Image
+from runs import Heard
 
 from labelstore import LabelMapReader
 from labelstore.errors import OptionError, RunError
@@ -26,29 +26,6 @@ from labelstore.pipelines.settings import Settings
 COLOURS = Settings(model="toy_annotators:colours", encoding="topk", top_k=3)
 DEADLY = Settings(model="unruly_annotators:deadly", top_k=3)
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "china.jpg", "flower.jpg")
-
-# Where the dashboard's port is taken, distributed tries another and leaves the first socket to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-
-
-@pytest.fixture(autouse=True)
-def collected() -> Iterator[None]:
-    yield
-    gc.collect()
-
-
-class Heard(Observer):
-    """Keeps what a run tells."""
-
-    def __init__(self):
-        self.dashboards = []
-        self.counts = []
-
-    def dashboard(self, url):
-        self.dashboards.append(url)
-
-    def rows(self, done, failed):
-        self.counts.append((done, failed))
 
 
 def run(images: Path, store: Path, settings: Settings, workers: int, observer: Observer | None = None) -> Summary:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from pictures import draw
 from PIL import Image
+from runs import SERIAL
 
 from labelstore import LabelMapReader
 from labelstore.errors import OptionError
@@ -149,7 +150,6 @@ def test_jpegs_take_their_places_among_other_images():
 # Through annotate
 
 
-SERIAL = Resources(workers=0, device="cpu", threads=1, decode_threads=2, batch_size=4)
 NVJPEG = Settings("toy_annotators:colours", top_k=3, encoding="topk", decoder="nvjpeg")
 
 

@@ -10,32 +10,17 @@ import numpy as np
 import pytest
 from folders import changed, contents, stamps, store_contents
 from pictures import paint
+from runs import SERIAL, Heard
 
 from labelstore import LabelMapReader, PendingRowError, UnknownIdError
 from labelstore.errors import StoreMismatchError, StoreWriteError
 from labelstore.pipelines import extending
 from labelstore.pipelines.annotate import annotate
 from labelstore.pipelines.observer import Observer
-from labelstore.pipelines.resources import Resources
 from labelstore.pipelines.settings import Settings
 from labelstore.pipelines.sink import LocalSink
 from labelstore.pipelines.verifying import verify_store
 from labelstore.schema import Extent, Status
-
-SERIAL = Resources(workers=0, device="cpu", threads=1, decode_threads=2, batch_size=4)
-
-
-class Heard(Observer):
-    """Keeps what a run tells."""
-
-    def __init__(self):
-        self.said = []
-
-    def note(self, text):
-        self.said.append(text)
-
-    def warning(self, text):
-        self.said.append(text)
 
 
 @pytest.fixture

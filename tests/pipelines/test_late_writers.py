@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import environment
+from runs import SERIAL
 
 from labelstore import DamagedError, LabelMapReader
 from labelstore.encodings import committed_arrays
@@ -18,14 +19,12 @@ from labelstore.pipelines.annotate import annotate
 from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.plan import JobSpec, ShardSpec, TaskSpec
 from labelstore.pipelines.records import recorded_annotators
-from labelstore.pipelines.resources import Resources
 from labelstore.pipelines.settings import Settings
 from labelstore.pipelines.shard import annotate_shards
 from labelstore.pipelines.sources import list_images
 from labelstore.pipelines.verifying import verify_store
 from labelstore.storage import open_source
 
-SERIAL = Resources(workers=0, device="cpu", threads=1, decode_threads=2, batch_size=4)
 SHARD = 2
 LATE = """
 import sys

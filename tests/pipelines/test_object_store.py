@@ -12,17 +12,16 @@ import pytest
 from commands import run_here
 from folders import store_contents
 from object_server import find_server, object_server
+from runs import SERIAL
 
 from labelstore import DamagedError, LabelMapReader
 from labelstore.pipelines.annotate import annotate
 from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.repairing import repair_store
-from labelstore.pipelines.resources import Resources
 from labelstore.pipelines.settings import Settings
 from labelstore.pipelines.store_files import store_files
 from labelstore.pipelines.verifying import verify_store
 
-SERIAL = Resources(workers=0, device="cpu", threads=1, decode_threads=2, batch_size=4)
 pytestmark = [
     pytest.mark.skipif(find_server() is None or importlib.util.find_spec("s3fs") is None, reason="no SeaweedFS, or no s3fs"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # s3fs leaves its connections to the end of the process

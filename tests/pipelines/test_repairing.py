@@ -16,6 +16,7 @@ from commands import environment
 from damage import Damage, deletions, flips, keys_of, labels_of, rewrite, served, truncations
 from folders import changed, contents, edit_attributes, stamps
 from pictures import paint
+from runs import SERIAL
 
 from labelstore import FormatError, LabelMapReader, StoreNotFoundError
 from labelstore.errors import StoreBusyError, StoreWriteError
@@ -24,27 +25,12 @@ from labelstore.pipelines.annotate import annotate
 from labelstore.pipelines.index import write_index
 from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.repairing import Repair, repair_store
-from labelstore.pipelines.resources import Resources
 from labelstore.pipelines.settings import Settings
 from labelstore.pipelines.sink import LocalSink, open_sink
 from labelstore.pipelines.summary import Summary
 from labelstore.pipelines.verifying import verify_store
 from labelstore.schema import ATTRIBUTE
 from labelstore.storage.seals import SEALS, json_bytes, seal_of
-
-SERIAL = Resources(workers=0, device="cpu", threads=1, decode_threads=2, batch_size=4)
-
-
-@pytest.fixture(params=["topk", "spectral"])
-def store(request, picture_store, spectral_store, tmp_path) -> Path:
-    """A finished store of 21 pictures in six shards of four, once of each encoding."""
-    finished = picture_store if request.param == "topk" else spectral_store
-    return Path(shutil.copytree(finished, tmp_path / "labels.zarr"))
-
-
-@pytest.fixture
-def topk(picture_store, tmp_path) -> Path:
-    return Path(shutil.copytree(picture_store, tmp_path / "topk.zarr"))
 
 
 def repair(store: Path | str) -> Repair:

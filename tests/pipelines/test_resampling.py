@@ -9,6 +9,7 @@ import pytest
 from damage import rewrite, rows_of
 from folders import contents, edit_attributes
 from pictures import paint
+from runs import SERIAL
 
 from labelstore.errors import ImagesError, OptionError, StoreMismatchError
 from labelstore.pipelines.annotate import annotate
@@ -18,20 +19,6 @@ from labelstore.pipelines.resources import Resources
 from labelstore.pipelines.settings import Settings
 from labelstore.pipelines.sources import ImagesSpec
 from labelstore.pipelines.verifying import verify_store
-
-SERIAL = Resources(workers=0, device="cpu", threads=1, decode_threads=2, batch_size=4)
-
-
-@pytest.fixture(params=["topk", "spectral"])
-def store(request, picture_store, spectral_store, tmp_path) -> Path:
-    """A finished store of 21 pictures in six shards of four, once of each encoding."""
-    finished = picture_store if request.param == "topk" else spectral_store
-    return Path(shutil.copytree(finished, tmp_path / "labels.zarr"))
-
-
-@pytest.fixture
-def topk(picture_store, tmp_path) -> Path:
-    return Path(shutil.copytree(picture_store, tmp_path / "topk.zarr"))
 
 
 @pytest.fixture
@@ -145,7 +132,7 @@ def test_a_device_that_is_not_there(topk):
     import torch
 
     if torch.cuda.is_available():
-        pytest.skip("there is one")
+        pytest.skip("there is a CUDA device")
     with pytest.raises(OptionError, match="no CUDA device"):
         again(topk, resources=Resources(workers=0, device="cuda", threads=1, decode_threads=1, batch_size=4))
 

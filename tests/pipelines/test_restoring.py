@@ -11,27 +11,15 @@ import pytest
 from damage import rewrite
 from folders import contents
 from pictures import paint
+from runs import SERIAL, Heard
 
 from labelstore import LabelMapReader
 from labelstore.errors import DamagedError, StoreMismatchError
 from labelstore.pipelines.annotate import annotate
 from labelstore.pipelines.observer import Observer
-from labelstore.pipelines.resources import Resources
 from labelstore.pipelines.settings import Settings
 from labelstore.pipelines.summary import Summary
 from labelstore.schema import NO_CLASS, Status
-
-SERIAL = Resources(workers=0, device="cpu", threads=1, decode_threads=2, batch_size=4)
-
-
-class Heard(Observer):
-    """Keeps what a run tells."""
-
-    def __init__(self):
-        self.said = []
-
-    def note(self, text):
-        self.said.append(text)
 
 
 @pytest.fixture

@@ -7,15 +7,14 @@ from pathlib import Path
 import pytest
 from folders import changed, stamps, store_contents
 from pictures import paint
+from runs import SERIAL
 
 from labelstore import FailedRowError, LabelMapReader, PendingRowError
 from labelstore.pipelines.annotate import annotate
 from labelstore.pipelines.observer import Observer
-from labelstore.pipelines.resources import Resources
 from labelstore.pipelines.settings import Settings
 from labelstore.pipelines.sink import LocalSink
 
-SERIAL = Resources(workers=0, device="cpu", threads=1, decode_threads=2, batch_size=4)
 BROKEN = ("red/1.png", "red/6.png")
 
 

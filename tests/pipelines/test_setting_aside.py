@@ -11,6 +11,7 @@ from folders import changed, stamps, store_contents
 from hypothesis import given
 from hypothesis import strategies as st
 from pictures import paint
+from runs import Heard
 
 from labelstore import LabelMapReader
 from labelstore.errors import RunError
@@ -25,16 +26,6 @@ from labelstore.schema import Status
 
 HOW = "ended the worker process"
 REASON = "annotating it ended the worker process, twice"
-
-
-class Heard(Observer):
-    """Keeps warnings."""
-
-    def __init__(self):
-        self.warnings = []
-
-    def warning(self, text):
-        self.warnings.append(text)
 
 
 class Alone:

@@ -9,17 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 from folders import changed, contents, edit_attributes, stamps
+from runs import SERIAL
 from toy_annotators import Colours
 
 from labelstore import LabelMapReader
 from labelstore.errors import AnnotatorError, OptionError, StoreMismatchError
 from labelstore.pipelines import shard
 from labelstore.pipelines.annotate import annotate
-from labelstore.pipelines.cluster import Resources
 from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.settings import Settings
 
-SERIAL = Resources(workers=0, device="cpu", threads=1, decode_threads=2, batch_size=4)
 BOTH = ("toy_annotators:colours", "toy_annotators:shifted")
 
 

@@ -21,18 +21,6 @@ from labelstore.storage import open_source
 GOLDEN = Path(__file__).parent.parent / "golden"
 
 
-@pytest.fixture(params=["topk", "spectral"])
-def store(request, picture_store, spectral_store, tmp_path) -> Path:
-    finished = picture_store if request.param == "topk" else spectral_store
-    return Path(shutil.copytree(finished, tmp_path / "labels.zarr"))
-
-
-@pytest.fixture
-def topk(picture_store, tmp_path) -> Path:
-    """A finished store of 21 pictures in six shards of four."""
-    return Path(shutil.copytree(picture_store, tmp_path / "topk.zarr"))
-
-
 @pytest.fixture
 def spectral(tmp_path) -> Path:
     """The golden store, whose maps have logits for the classes that are not named: 2 of 3 shards committed."""

@@ -17,6 +17,7 @@ from commands import environment
 from damage import Damage, deletions, die, flips, keys_of, labels_of, rewrite, served, truncations
 from folders import contents, edit_attributes
 from pictures import paint
+from runs import SERIAL
 
 from labelstore import FormatError, StoreNotFoundError
 from labelstore.encodings import committed_arrays
@@ -26,7 +27,6 @@ from labelstore.pipelines.annotate import annotate
 from labelstore.pipelines.index import write_index
 from labelstore.pipelines.lock import store_lock
 from labelstore.pipelines.observer import Observer
-from labelstore.pipelines.resources import Resources
 from labelstore.pipelines.settings import Settings
 from labelstore.pipelines.shard_check import check_shard
 from labelstore.pipelines.sink import open_sink
@@ -34,20 +34,7 @@ from labelstore.pipelines.verifying import Problem, Verification, verify_store
 from labelstore.schema import UNFINISHED, index_arrays
 from labelstore.storage import open_source
 
-SERIAL = Resources(workers=0, device="cpu", threads=1, decode_threads=2, batch_size=4)
 GOLDEN = Path(__file__).parent.parent / "golden"
-
-
-@pytest.fixture(params=["topk", "spectral"])
-def store(request, picture_store, spectral_store, tmp_path) -> Path:
-    """A finished store of 21 pictures in six shards of four, once of each encoding."""
-    finished = picture_store if request.param == "topk" else spectral_store
-    return Path(shutil.copytree(finished, tmp_path / "labels.zarr"))
-
-
-@pytest.fixture
-def topk(picture_store, tmp_path) -> Path:
-    return Path(shutil.copytree(picture_store, tmp_path / "topk.zarr"))
 
 
 def verify(store: Path | str, **how) -> Verification:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from folders import store_contents
 from pictures import paint
+from runs import Heard
 
 from labelstore import LabelMapReader
 from labelstore.errors import RunError
@@ -22,29 +21,6 @@ from labelstore.pipelines.settings import Settings
 ALLERGIC = Settings(model="unruly_annotators:allergic", top_k=3, encoding="topk")
 ENDED = "annotating it ended the worker process, twice"
 HUNG = "annotating it did not finish within 3 s, twice"
-
-# Where the dashboard's port is taken, distributed tries another and leaves the first socket to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-
-
-@pytest.fixture(autouse=True)
-def collected() -> Iterator[None]:
-    yield
-    gc.collect()
-
-
-class Heard(Observer):
-    """Keeps what a run tells."""
-
-    def __init__(self):
-        self.warnings = []
-        self.counts = []
-
-    def warning(self, text):
-        self.warnings.append(text)
-
-    def rows(self, done, failed):
-        self.counts.append((done, failed))
 
 
 def run(
