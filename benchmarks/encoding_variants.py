@@ -25,7 +25,7 @@ from labelstore.encodings.spectral import cosines
 from labelstore.pipelines.encoders.spectral import Factors, factor
 from labelstore.pipelines.encoders.training_crops import location_weights
 from labelstore.pipelines.encoders.view import view_of
-from labelstore.schema import SpectralShape
+from labelstore.records import SpectralShape
 
 CROPS = 16
 FIXED = 4 + 12

@@ -31,7 +31,7 @@ from labelstore.encodings import find_encoding
 from labelstore.pipelines.encoders import encode
 from labelstore.pipelines.encoders.training_crops import location_weights
 from labelstore.pipelines.files import encode_file
-from labelstore.schema import SpectralShape
+from labelstore.records import SpectralShape
 
 SMALL = 0.25
 """Crops of at most this area are small: 8 to 25 %."""

@@ -35,7 +35,8 @@ from labelstore.pipelines.loading import LoadSpec, load_batches
 from labelstore.pipelines.maps import Mapper, Stopwatch
 from labelstore.pipelines.resources import plan_resources
 from labelstore.pipelines.sources import FilePlace
-from labelstore.schema import AnnotatorRecord, StoreInfo
+from labelstore.records import AnnotatorRecord
+from labelstore.schema import StoreInfo
 
 NO_DEVICE = 2
 GOALS = {"timm:tf_efficientnet_l2@475": 0.95, "torchvision:resnet50@224": 0.80}

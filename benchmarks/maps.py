@@ -25,7 +25,8 @@ from labelstore.pipelines.encoders import encode
 from labelstore.pipelines.encoders.topk import best, quantise
 from labelstore.pipelines.plan import shard_size
 from labelstore.pipelines.store import ShardWriter, create_store
-from labelstore.schema import AnnotatorRecord, Status, StoreInfo
+from labelstore.records import AnnotatorRecord
+from labelstore.schema import Status, StoreInfo
 
 CLASSES = 1000
 _ROWS_A_CLASS = 50

@@ -18,7 +18,8 @@ from labelstore.cli.output import human_bytes, human_count, human_seconds
 from labelstore.cli.telling import tell
 from labelstore.errors import DamagedError
 from labelstore.reader import LabelMapReader
-from labelstore.schema import AnnotatorRecord, StoreInfo
+from labelstore.records import AnnotatorRecord
+from labelstore.schema import StoreInfo
 from labelstore.summary import StoreCounts, count_rows, failures_of
 
 _SHOWN_FAILURES = 10

@@ -17,7 +17,8 @@ from labelstore.ids import ImageIds
 from labelstore.keys import resolve_keys
 from labelstore.labelmap import LabelMap
 from labelstore.pooling import check_class_map, check_temperature, pool_maps
-from labelstore.schema import AnnotatorRecord, StoreInfo
+from labelstore.records import AnnotatorRecord
+from labelstore.schema import StoreInfo
 from labelstore.storage import CachedSource, open_source
 from labelstore.threads import check_threads
 

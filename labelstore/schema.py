@@ -14,13 +14,23 @@ from typing import Any
 import numpy as np
 
 from labelstore.attributes import Attributes
+from labelstore.records import (
+    MAX_CLASSES,
+    AnnotatorRecord,
+    Extent,
+    LabelDistance,
+    SpectralShape,
+    parse_annotator,
+    parse_distance,
+    parse_extents,
+    parse_spectral,
+)
 
 FORMAT_VERSION = 1
 ATTRIBUTE = "labelstore"
 UNFINISHED = "labelstore_unfinished"
 NO_CLASS = 65535
 """What ``classes`` holds where there is no class; so a store has at most 65,535 classes, 0 to 65,534."""
-MAX_CLASSES = 65535
 ERROR_BYTES = 160
 BASELINES = ("absent_mean", "absent_mass", "zero")
 EXIF_RULES = ("ignore", "apply")
@@ -30,8 +40,6 @@ MAX_CHUNK_BYTES = 1 << 28
 """What a file that is one chunk, ``shard_size`` rows, may decode to."""
 MAX_MAP_VALUES = 1 << 23
 """Scores of a map: 512 classes of 128x128 locations."""
-_MAX_PATTERN_VALUES = 1 << 20
-_MAX_EXTENTS = 1 << 16
 IDS_ARRAY = re.compile(r"ids(_[1-9][0-9]{0,5})?")
 
 
@@ -86,93 +94,6 @@ class ArraySpec:
     def file_name(self, shard: int) -> str:
         """The file of one shard below the array's folder: ``c.<shard>.0.0...``."""
         return f"c.{shard}" + ".0" * len(self.row_shape)
-
-
-@dataclass(frozen=True)
-class MemberRecord:
-    """A further model of an ensemble; ``requested`` and ``weights`` as an `AnnotatorRecord`'s."""
-
-    name: str
-    input_size: int
-    weights: str | None = None
-    requested: str | None = None
-
-
-@dataclass(frozen=True)
-class AnnotatorRecord:
-    """What a store remembers of the model that made it.
-
-    ``name`` is its full name, ``requested`` what the user called it, ``weights`` their file (None: the model's
-    own); ``others`` are further models, whose logits were averaged with its own, and ``weights_sha256`` is over all of them.
-    ``flip``: averaged with the mirrored image's.
-    """
-
-    name: str
-    weights_sha256: str
-    input_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    interpolation: str
-    requested: str | None = None
-    weights: str | None = None
-    others: tuple[MemberRecord, ...] = ()
-    flip: bool = False
-    precision: str = "float32"
-
-    @property
-    def full_name(self) -> str:
-        """The names of all its models."""
-        return " + ".join([self.name, *(other.name for other in self.others)])
-
-
-@dataclass(frozen=True)
-class SpectralShape:
-    """What a spectral map is made of (encoding ``spectral``).
-
-    Parameters
-    ----------
-    classes
-        M, the classes an image names.
-    shaped
-        P, how many of them, the first, vary over the image; the others have one logit for all of it.
-    patterns
-        R, the patterns that shaped classes are mixed of.
-    frequencies
-        ``(kh, kw)``, the cosines of a pattern down and across the map.
-    tail_bits
-        0, 1 or 2: bits for every class that is not named, which say which of so many logits it has.
-    """
-
-    classes: int
-    shaped: int
-    patterns: int
-    frequencies: tuple[int, int]
-    tail_bits: int = 0
-
-
-@dataclass(frozen=True)
-class LabelDistance:
-    """How far a store's soft labels are from the annotator's own: means over crops of a few images.
-
-    ``l1`` is 0 to 2; ``kl`` in nats; ``agreement`` how often the best class is the same.
-    """
-
-    l1: float
-    kl: float
-    agreement: float
-    images: int
-
-
-@dataclass(frozen=True)
-class Extent:
-    """Consecutive rows that were added together, from the start of a shard on: row ``start`` up to, not including, ``stop``.
-
-    ``images_root`` is where their images lay.
-    """
-
-    start: int
-    stop: int
-    images_root: str | None = None
 
 
 @dataclass(frozen=True)
@@ -263,9 +184,9 @@ class StoreInfo:
             map_size=map_size,
             shard_size=take.whole("shard_size", 1, 2**24),
             id_bytes=take.whole("id_bytes", 1, 65536),
-            annotator=_annotator(take.nested("annotator")),
+            annotator=parse_annotator(take.nested("annotator")),
             encoding=encoding,
-            spectral=_spectral(take.nested("spectral"), map_size) if encoding == "spectral" else None,
+            spectral=parse_spectral(take.nested("spectral"), map_size) if encoding == "spectral" else None,
             baseline=take.one_of("baseline", BASELINES),
             exif=take.one_of("exif", EXIF_RULES),
             class_names=names,
@@ -273,11 +194,11 @@ class StoreInfo:
             target_names=targets,
             images_root=take.text("images_root", optional=True),
             decoder=take.text("decoder", optional=True) or "pillow",
-            distance=_distance(take),
+            distance=parse_distance(take),
             versions={str(key): str(value) for key, value in take.mapping("versions").items()},
             created=take.text("created"),
             recipe=take.text("recipe"),
-            extents=_extents(take),
+            extents=parse_extents(take),
             ids_array=take.text("ids_array", optional=True) or "ids",
         )
         _check_sizes(take, info)
@@ -303,17 +224,6 @@ def index_arrays(info: StoreInfo) -> tuple[ArraySpec, ...]:
     return (
         ArraySpec(info.ids_array, "uint8", (info.id_bytes,), 0, committed=False),
         ArraySpec("targets", "int32", (), -1, committed=False),
-    )
-
-
-def _extents(take: Attributes) -> tuple[Extent, ...]:
-    listed = take.values.get("extents") or ()
-    if not isinstance(listed, list | tuple) or len(listed) > _MAX_EXTENTS:
-        raise take.wrong("extents", f"a list of at most {_MAX_EXTENTS:,}", repr(listed))
-    entries = (Attributes(entry, take.where, f"{take.path}extents.") for entry in listed)
-    return tuple(
-        Extent(entry.whole("start", 0, 2**48), entry.whole("stop", 0, 2**48), entry.text("images_root", optional=True))
-        for entry in entries
     )
 
 
@@ -344,54 +254,3 @@ def _require_version(take: Attributes) -> None:
         newer = isinstance(found, int) and not isinstance(found, bool) and found > FORMAT_VERSION
         hint = "; a newer labelstore made this store: pip install --upgrade labelstore" if newer else ""
         raise take.wrong("format_version", f"{FORMAT_VERSION}, which this version reads", f"{found!r}{hint}")
-
-
-def _annotator(take: Attributes) -> AnnotatorRecord:
-    others, flip = take.values.get("others") or (), take.values.get("flip", False)
-    if not isinstance(others, list | tuple):
-        raise take.wrong("others", "a list of models", repr(others))
-    if not isinstance(flip, bool):
-        raise take.wrong("flip", "true or false", repr(flip))
-    return AnnotatorRecord(
-        name=take.text("name"),
-        weights_sha256=take.text("weights_sha256"),
-        input_size=take.whole("input_size", 1, 2**20),
-        mean=take.numbers("mean"),
-        std=take.numbers("std"),
-        interpolation=take.text("interpolation"),
-        requested=take.text("requested", optional=True),
-        weights=take.text("weights", optional=True),
-        others=tuple(_member(Attributes(other, take.where, f"{take.path}others.")) for other in others),
-        flip=flip,
-        precision=take.text("precision", optional=True) or "float32",
-    )
-
-
-def _member(take: Attributes) -> MemberRecord:
-    weights, requested = (take.text(key, optional=True) for key in ("weights", "requested"))
-    return MemberRecord(take.text("name"), take.whole("input_size", 1, 2**20), weights, requested)
-
-
-def _spectral(take: Attributes, map_size: tuple[int, int]) -> SpectralShape:
-    classes, frequencies = take.whole("classes", 1, MAX_CLASSES), take.size("frequencies")
-    if frequencies[0] > map_size[0] or frequencies[1] > map_size[1]:
-        raise take.wrong("frequencies", f"at most the map's {list(map_size)}", list(frequencies))
-    shape = SpectralShape(
-        classes=classes,
-        shaped=take.whole("shaped", 0, classes),
-        patterns=take.whole("patterns", 0, frequencies[0] * frequencies[1] - 1),
-        frequencies=frequencies,
-        tail_bits=take.whole("tail_bits", 0, 2),
-    )
-    values = max(shape.patterns, 1) * frequencies[0] * frequencies[1] + shape.shaped * shape.patterns
-    if values > _MAX_PATTERN_VALUES:
-        raise take.wrong("patterns", f"patterns and weights of at most {_MAX_PATTERN_VALUES:,} numbers", values)
-    return shape
-
-
-def _distance(take: Attributes) -> LabelDistance | None:
-    if take.values.get("distance") is None:
-        return None
-    found = take.nested("distance")
-    l1, kl, agreement = (found.number(key) for key in ("l1", "kl", "agreement"))
-    return LabelDistance(l1, kl, agreement, found.whole("images", 1, 2**48))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from labelstore.errors import OptionError
 from labelstore.pipelines import defaults
-from labelstore.schema import SpectralShape
+from labelstore.records import SpectralShape
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from labelstore.pipelines.loading import LoadSpec, load_image
 from labelstore.pipelines.maps import is_usable, to_pixels
 from labelstore.pipelines.shard import cached_ensemble, torch_threads
 from labelstore.pipelines.sources import Place
-from labelstore.schema import LabelDistance, StoreInfo
+from labelstore.records import LabelDistance
+from labelstore.schema import StoreInfo
 
 _CROPS = slice(32, 64)
 """Not those by which an encoding has chosen its classes."""

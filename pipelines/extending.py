@@ -22,7 +22,8 @@ from labelstore.pipelines.metadata import write_metadata
 from labelstore.pipelines.sink import open_sink
 from labelstore.pipelines.sources import Listing
 from labelstore.pipelines.store import writing
-from labelstore.schema import IDS_ARRAY, Extent, StoreInfo, index_arrays
+from labelstore.records import Extent
+from labelstore.schema import IDS_ARRAY, StoreInfo, index_arrays
 from labelstore.storage import open_source, store_arrays
 from labelstore.storage.metadata import array_grid
 

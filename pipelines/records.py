@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from labelstore.pipelines.annotators.spec import PROGRAM_SUFFIXES, AnnotatorSpec, EnsembleInfo, EnsembleSpec
-from labelstore.schema import AnnotatorRecord, MemberRecord, StoreInfo
+from labelstore.records import AnnotatorRecord, MemberRecord
+from labelstore.schema import StoreInfo
 
 
 def annotator_record(requested: tuple[str, ...], spec: EnsembleSpec, found: EnsembleInfo) -> AnnotatorRecord:

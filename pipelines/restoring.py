@@ -19,7 +19,8 @@ from labelstore.pipelines.sources import Listing
 from labelstore.pipelines.sources.places import Place
 from labelstore.pipelines.store import is_committed, writing
 from labelstore.pipelines.store_files import store_files
-from labelstore.schema import ArraySpec, Extent, StoreInfo, index_arrays
+from labelstore.records import Extent
+from labelstore.schema import ArraySpec, StoreInfo, index_arrays
 from labelstore.storage import Source, open_source
 
 

@@ -24,7 +24,8 @@ from labelstore.boxes import box_weights
 from labelstore.encodings.base import Arrays, SoftLabels
 from labelstore.errors import FormatError
 from labelstore.labelmap import LabelMap
-from labelstore.schema import NO_CLASS, ArraySpec, SpectralShape, StoreInfo
+from labelstore.records import SpectralShape
+from labelstore.schema import NO_CLASS, ArraySpec, StoreInfo
 
 ARRAY = "spectra"
 FIELDS = ("scales", "rest", "classes", "means", "weights", "patterns", "tail")

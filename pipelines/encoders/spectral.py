@@ -19,7 +19,8 @@ from torch import Tensor
 from labelstore.encodings.spectral import LARGEST_WEIGHT, LEVELS, ONE, record_of, shape_of
 from labelstore.pipelines.encoders.tail import AbsentMass, group_tail, pack_bits
 from labelstore.pipelines.encoders.view import View, view_of
-from labelstore.schema import SpectralShape, StoreInfo
+from labelstore.records import SpectralShape
+from labelstore.schema import StoreInfo
 
 _LEAST_SAY = 0.03
 """What a class counts for at least in the choice of patterns, of what the first counts for."""

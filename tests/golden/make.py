@@ -15,7 +15,8 @@ from labelstore import LabelMapReader
 from labelstore.ids import pack_ids
 from labelstore.pipelines.encoders import encode
 from labelstore.pipelines.store import ShardWriter, create_store
-from labelstore.schema import AnnotatorRecord, SpectralShape, Status, StoreInfo
+from labelstore.records import AnnotatorRecord, SpectralShape
+from labelstore.schema import Status, StoreInfo
 
 IDS = ["a 1.png", "b/é.png", "c.jpg", "d.jpg", "e.jpg", "f.jpg", "g.jpg", "h.jpg", "i.jpg"]
 FAILED, PENDING_SHARD = 3, 2

@@ -20,7 +20,8 @@ from labelstore.pipelines.encoders import encode
 from labelstore.pipelines.encoders.spectral import factor, pack
 from labelstore.pipelines.encoders.training_crops import location_weights, training_crops
 from labelstore.pooling import softmax
-from labelstore.schema import NO_CLASS, AnnotatorRecord, SpectralShape, StoreInfo
+from labelstore.records import AnnotatorRecord, SpectralShape
+from labelstore.schema import NO_CLASS, StoreInfo
 
 SPECTRAL = find_encoding("spectral", "test")
 BASELINES = ("absent_mass", "absent_mean", "zero")

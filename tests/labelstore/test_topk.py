@@ -15,7 +15,8 @@ from labelstore.errors import ClassMapError
 from labelstore.pipelines.encoders import encode
 from labelstore.pipelines.encoders.topk import best, dropped_mean
 from labelstore.pooling import check_class_map, check_temperature, softmax
-from labelstore.schema import NO_CLASS, AnnotatorRecord, StoreInfo
+from labelstore.records import AnnotatorRecord
+from labelstore.schema import NO_CLASS, StoreInfo
 
 TOPK = find_encoding("topk", "test")
 

@@ -20,7 +20,7 @@ from labelstore.pipelines.annotate import annotate
 from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.resources import Resources
 from labelstore.pipelines.settings import Settings
-from labelstore.schema import LabelDistance, SpectralShape
+from labelstore.records import LabelDistance, SpectralShape
 
 SPECTRAL = {"encoding": "spectral", "classes_per_image": 5, "patterns": 3, "frequencies": 4}
 

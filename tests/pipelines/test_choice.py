@@ -7,7 +7,7 @@ import pytest
 from labelstore.errors import OptionError
 from labelstore.pipelines import defaults
 from labelstore.pipelines.choice import EncodingChoice, baseline, check_choice, spectral_shape
-from labelstore.schema import SpectralShape
+from labelstore.records import SpectralShape
 
 
 def test_defaults():

@@ -20,7 +20,8 @@ from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.settings import Settings
 from labelstore.pipelines.sink import LocalSink
 from labelstore.pipelines.verifying import verify_store
-from labelstore.schema import Extent, Status
+from labelstore.records import Extent
+from labelstore.schema import Status
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from labelstore.encodings import committed_arrays
 from labelstore.ids import pack_ids
 from labelstore.pipelines.files import encode_file
 from labelstore.pipelines.store import ShardWriter, create_store
-from labelstore.schema import ATTRIBUTE, AnnotatorRecord, ArraySpec, Extent, Status, StoreInfo, index_arrays
+from labelstore.records import AnnotatorRecord, Extent
+from labelstore.schema import ATTRIBUTE, ArraySpec, Status, StoreInfo, index_arrays
 from labelstore.storage import parse_group
 from labelstore.storage.metadata import commits_spec
 from labelstore.storage.plain import CHECKSUM_BYTES

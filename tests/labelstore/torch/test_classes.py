@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from labelstore.errors import ClassMatchError
-from labelstore.schema import AnnotatorRecord, StoreInfo
+from labelstore.records import AnnotatorRecord
+from labelstore.schema import StoreInfo
 from labelstore.torch import match_classes
 
 IDS = ("n01", "n02", "n03", "n04")

@@ -13,7 +13,8 @@ from labelstore.encodings import find_encoding
 from labelstore.encodings.spectral import rebuild, rest_logits, split
 from labelstore.errors import DamagedError, MapsError
 from labelstore.pipelines.encoders import encode
-from labelstore.schema import AnnotatorRecord, SpectralShape, StoreInfo
+from labelstore.records import AnnotatorRecord, SpectralShape
+from labelstore.schema import StoreInfo
 from labelstore.torch import pool, pool_logits
 
 SIZE, CLASSES = (5, 8), 12

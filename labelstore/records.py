@@ -1,0 +1,164 @@
+"""What a store records beside its sizes: annotator, shape of spectral maps, distances, rows that were added. Pure data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from labelstore.attributes import Attributes
+
+MAX_CLASSES = 65535
+_MAX_PATTERN_VALUES = 1 << 20
+_MAX_EXTENTS = 1 << 16
+
+
+@dataclass(frozen=True)
+class MemberRecord:
+    """A further model of an ensemble; ``requested`` and ``weights`` as an `AnnotatorRecord`'s."""
+
+    name: str
+    input_size: int
+    weights: str | None = None
+    requested: str | None = None
+
+
+@dataclass(frozen=True)
+class AnnotatorRecord:
+    """What a store remembers of the model that made it.
+
+    ``name`` is its full name, ``requested`` what the user called it, ``weights`` their file (None: the model's
+    own); ``others`` are further models, whose logits were averaged with its own, and ``weights_sha256`` is over all of them.
+    ``flip``: averaged with the mirrored image's.
+    """
+
+    name: str
+    weights_sha256: str
+    input_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    requested: str | None = None
+    weights: str | None = None
+    others: tuple[MemberRecord, ...] = ()
+    flip: bool = False
+    precision: str = "float32"
+
+    @property
+    def full_name(self) -> str:
+        """The names of all its models."""
+        return " + ".join([self.name, *(other.name for other in self.others)])
+
+
+@dataclass(frozen=True)
+class SpectralShape:
+    """What a spectral map is made of (encoding ``spectral``).
+
+    Parameters
+    ----------
+    classes
+        M, the classes an image names.
+    shaped
+        P, how many of them, the first, vary over the image; the others have one logit for all of it.
+    patterns
+        R, the patterns that shaped classes are mixed of.
+    frequencies
+        ``(kh, kw)``, the cosines of a pattern down and across the map.
+    tail_bits
+        0, 1 or 2: bits for every class that is not named, which say which of so many logits it has.
+    """
+
+    classes: int
+    shaped: int
+    patterns: int
+    frequencies: tuple[int, int]
+    tail_bits: int = 0
+
+
+@dataclass(frozen=True)
+class LabelDistance:
+    """How far a store's soft labels are from the annotator's own: means over crops of a few images.
+
+    ``l1`` is 0 to 2; ``kl`` in nats; ``agreement`` how often the best class is the same.
+    """
+
+    l1: float
+    kl: float
+    agreement: float
+    images: int
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Consecutive rows that were added together, from the start of a shard on: row ``start`` up to, not including, ``stop``.
+
+    ``images_root`` is where their images lay.
+    """
+
+    start: int
+    stop: int
+    images_root: str | None = None
+
+
+def parse_extents(take: Attributes) -> tuple[Extent, ...]:
+    """Take the extents out of a store's attributes."""
+    listed = take.values.get("extents") or ()
+    if not isinstance(listed, list | tuple) or len(listed) > _MAX_EXTENTS:
+        raise take.wrong("extents", f"a list of at most {_MAX_EXTENTS:,}", repr(listed))
+    entries = (Attributes(entry, take.where, f"{take.path}extents.") for entry in listed)
+    return tuple(
+        Extent(entry.whole("start", 0, 2**48), entry.whole("stop", 0, 2**48), entry.text("images_root", optional=True))
+        for entry in entries
+    )
+
+
+def parse_annotator(take: Attributes) -> AnnotatorRecord:
+    """Take the annotator out of its object."""
+    others, flip = take.values.get("others") or (), take.values.get("flip", False)
+    if not isinstance(others, list | tuple):
+        raise take.wrong("others", "a list of models", repr(others))
+    if not isinstance(flip, bool):
+        raise take.wrong("flip", "true or false", repr(flip))
+    return AnnotatorRecord(
+        name=take.text("name"),
+        weights_sha256=take.text("weights_sha256"),
+        input_size=take.whole("input_size", 1, 2**20),
+        mean=take.numbers("mean"),
+        std=take.numbers("std"),
+        interpolation=take.text("interpolation"),
+        requested=take.text("requested", optional=True),
+        weights=take.text("weights", optional=True),
+        others=tuple(_member(Attributes(other, take.where, f"{take.path}others.")) for other in others),
+        flip=flip,
+        precision=take.text("precision", optional=True) or "float32",
+    )
+
+
+def _member(take: Attributes) -> MemberRecord:
+    weights, requested = (take.text(key, optional=True) for key in ("weights", "requested"))
+    return MemberRecord(take.text("name"), take.whole("input_size", 1, 2**20), weights, requested)
+
+
+def parse_spectral(take: Attributes, map_size: tuple[int, int]) -> SpectralShape:
+    """Take the sizes of spectral maps out of their object; ``map_size`` bounds them."""
+    classes, frequencies = take.whole("classes", 1, MAX_CLASSES), take.size("frequencies")
+    if frequencies[0] > map_size[0] or frequencies[1] > map_size[1]:
+        raise take.wrong("frequencies", f"at most the map's {list(map_size)}", list(frequencies))
+    shape = SpectralShape(
+        classes=classes,
+        shaped=take.whole("shaped", 0, classes),
+        patterns=take.whole("patterns", 0, frequencies[0] * frequencies[1] - 1),
+        frequencies=frequencies,
+        tail_bits=take.whole("tail_bits", 0, 2),
+    )
+    values = max(shape.patterns, 1) * frequencies[0] * frequencies[1] + shape.shaped * shape.patterns
+    if values > _MAX_PATTERN_VALUES:
+        raise take.wrong("patterns", f"patterns and weights of at most {_MAX_PATTERN_VALUES:,} numbers", values)
+    return shape
+
+
+def parse_distance(take: Attributes) -> LabelDistance | None:
+    """Take the distance out of a store's attributes, if it was measured."""
+    if take.values.get("distance") is None:
+        return None
+    found = take.nested("distance")
+    l1, kl, agreement = (found.number(key) for key in ("l1", "kl", "agreement"))
+    return LabelDistance(l1, kl, agreement, found.whole("images", 1, 2**48))
