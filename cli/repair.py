@@ -12,7 +12,7 @@ from rich.console import Console
 from labelstore.cli.output import human_count
 from labelstore.cli.progress import ProgressBar
 from labelstore.cli.telling import warn
-from labelstore.cli.verify import as_dict, show_problems
+from labelstore.cli.verify import as_dict, show_problems, workers_option
 
 if TYPE_CHECKING:
     from labelstore.pipelines.repairing import Repair
@@ -20,11 +20,7 @@ if TYPE_CHECKING:
 
 @click.command("repair")
 @click.argument("store", default="labels.zarr")
-@click.option(
-    "--workers",
-    type=click.IntRange(1, 256),
-    help="Processes that check shards at the same time.  [default: one, for large stores one for every core]",
-)
+@workers_option
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def command(store: str, workers: int | None, as_json: bool) -> None:
     """Set what is damaged back to pending, for annotate to make again.

@@ -22,13 +22,16 @@ SHOWN_PROBLEMS = 20
 _STATES = ("done", "failed", "pending", "damaged")
 
 
-@click.command("verify")
-@click.argument("store", default="labels.zarr")
-@click.option(
+workers_option = click.option(
     "--workers",
     type=click.IntRange(1, 256),
     help="Processes that check shards at the same time.  [default: one, for large stores one for every core]",
 )
+
+
+@click.command("verify")
+@click.argument("store", default="labels.zarr")
+@workers_option
 @click.option("--partial", is_flag=True, help="Pending rows are no fault: the store may be unfinished.")
 @click.option("--sample", type=click.IntRange(1), metavar="N", help="Annotate N rows again, chosen at random, and compare.")
 @click.option(

@@ -92,7 +92,7 @@ def _array(
     seal = commit_record(data)
     if list(seal) != record:
         wrong = [name for name, one, other in zip(COMMIT_FIELDS, seal, record, strict=True) if one != other]
-        found.problems.append((key, f"not the file that was committed: {', '.join(wrong)} differ", None))
+        found.problems.append((key, f"not the file that was committed: another {', another '.join(wrong)}", None))
     try:
         values = _by_row(key, data, spec, info, shard, found) if spec.by_row else decode_chunk(data, spec, info.shard_size, key)
     except DamagedError as error:
