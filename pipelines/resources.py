@@ -67,7 +67,7 @@ def plan_resources(workers: int | None, device: str, batch_size: int | None, *, 
         device="cuda" if gpus else "cpu",
         threads=share,
         decode_threads=min(share, _MOST_DECODERS) if gpus else share,
-        batch_size=batch_size or (defaults.CUDA_BATCH_SIZE if gpus else min(4 * share, defaults.CPU_BATCH_SIZE)),
+        batch_size=batch_size or (defaults.CUDA_BATCH_SIZE if gpus else min(8 * share, defaults.CPU_BATCH_SIZE)),
         compiled=compiled,
     )
 

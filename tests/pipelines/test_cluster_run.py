@@ -140,4 +140,4 @@ def test_resources_are_shared_out_among_the_workers(monkeypatch):
         planned = plan_resources(workers, "cpu", 32)
         assert (planned.workers, planned.threads, planned.device, planned.batch_size) == (count, threads, "cpu", 32)
         assert planned.decode_threads == threads
-        assert plan_resources(workers, "cpu", None).batch_size == min(4 * threads, 8)
+        assert plan_resources(workers, "cpu", None).batch_size == min(8 * threads, 16)
