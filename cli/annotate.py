@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from labelstore.pipelines.summary import Summary
 
 _SHOWN_FAILURES = 10
+_FILE = click.Path(exists=True, dir_okay=False)
 
 
 def _triple(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, float, float] | None:
@@ -49,6 +50,15 @@ def _triple(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
     metavar="ADDRESS",
     help="Use the workers of a Dask cluster that is there already, such as tcp://10.0.0.1:8786; instead of --workers.",
 )
+@click.option(
+    "--scheduler-file",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Likewise: the file in which `dask scheduler --scheduler-file FILE` has written its address.",
+)
+@click.option("--tls-ca-file", metavar="FILE", type=_FILE, help="For tls://: who vouches for the scheduler (PEM).")
+@click.option("--tls-cert", metavar="FILE", type=_FILE, help="Its own certificate (PEM).  [default: as Dask is configured]")
+@click.option("--tls-key", metavar="FILE", type=_FILE, help="The key of that certificate (PEM).")
 @click.option(
     "--worker-timeout",
     type=click.FloatRange(0),
@@ -197,6 +207,10 @@ def command(
     store: str,
     workers: int | None,
     scheduler: str | None,
+    scheduler_file: str | None,
+    tls_ca_file: str | None,
+    tls_cert: str | None,
+    tls_key: str | None,
     worker_timeout: float,
     batch_size: int | None,
     device: str,
@@ -228,22 +242,33 @@ def command(
       labelstore annotate s3://bucket/pets/*.parquet --model resnet50 --weights pets.safetensors --classes pets.txt
       labelstore annotate photos --workers 4 --top-k 10 --json
       labelstore annotate more-photos --extend
+      labelstore annotate /data/photos --store s3://bucket/labels.zarr --scheduler tcp://10.0.0.1:8786
     """
     from labelstore.pipelines.annotate import annotate  # torch and Dask take seconds: not for --help
-    from labelstore.pipelines.resources import plan_resources
+    from labelstore.pipelines.cluster import read_scheduler_file
+    from labelstore.pipelines.resources import ClusterAddress, plan_resources, resources_elsewhere
     from labelstore.pipelines.samples import FOLDER, copy_samples
     from labelstore.pipelines.settings import Settings
     from labelstore.pipelines.sources import ImagesSpec
 
-    if scheduler is not None and workers is not None:
+    if scheduler is not None and scheduler_file is not None:
+        raise click.UsageError("--scheduler and --scheduler-file both say where the scheduler is: leave one of them out")
+    if workers is not None and (scheduler is not None or scheduler_file is not None):
         raise click.UsageError("--workers starts workers here, --scheduler uses those of a cluster: leave one of them out")
+    if scheduler is None and scheduler_file is None and (tls_ca_file or tls_cert or tls_key):
+        raise click.UsageError("--tls-ca-file, --tls-cert, --tls-key: go with --scheduler tls://...")
     console = Console(stderr=True, quiet=log_format == "json")
     if not images:
         images = (str(copy_samples(Path(FOLDER))),)
         tell(console, f"No images given: annotating the sample photographs, copied to {FOLDER}/")
     source = ImagesSpec(images, images_root, image_column, id_column, label_column)
-    planned = plan_resources(workers, device, batch_size, compiled=compiled)
-    resources = replace(planned, scheduler=scheduler, worker_timeout=worker_timeout)
+    address = read_scheduler_file(scheduler_file) if scheduler_file is not None else scheduler
+    if address is None:
+        planned = plan_resources(workers, device, batch_size, compiled=compiled)
+    else:
+        cluster = ClusterAddress(address, tls_ca_file, tls_cert, tls_key)
+        planned = resources_elsewhere(cluster, device, batch_size, compiled=compiled)
+    resources = replace(planned, worker_timeout=worker_timeout)
     settings = Settings(**{**choices, "model": choices["model"] or None})
     with watched(console, log_format, metrics_port) as (observer, log):
         summary = annotate(source, store, settings, resources, observer, extend=extend, retry_failed=retry_failed)

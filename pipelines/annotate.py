@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,24 +12,25 @@ import numpy as np
 
 from labelstore.ids import pack_ids
 from labelstore.pipelines.annotators.spec import EnsembleSpec
-from labelstore.pipelines.cluster import local_cluster, remote_cluster
 from labelstore.pipelines.distance import DistanceSpec, measure_distance
+from labelstore.pipelines.engine import Engine
 from labelstore.pipelines.left_overs import remove_left_overs
 from labelstore.pipelines.lock import try_store_lock
 from labelstore.pipelines.matching import ExistingStore, new_store, shard_places
 from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.plan import JobSpec, tasks
+from labelstore.pipelines.preflight import own_versions, require_writable
 from labelstore.pipelines.preparing import Intent, find_store
 from labelstore.pipelines.probe import SAMPLE_IMAGES, Probe, ProbeSpec, probe_annotator, spread
 from labelstore.pipelines.records import recorded_annotators
-from labelstore.pipelines.resources import Resources, keep_the_heap
-from labelstore.pipelines.run import DaskEngine, Engine, SerialEngine
+from labelstore.pipelines.resources import Resources
 from labelstore.pipelines.settings import Settings, new_store_info, require_decoder
 from labelstore.pipelines.shard import load_annotators
-from labelstore.pipelines.sources import ImagesSpec, Listing, list_images
+from labelstore.pipelines.sources import ImagesSpec, Listing, Place, list_images
 from labelstore.pipelines.store import create_store
 from labelstore.pipelines.summary import Summary, summarise
 from labelstore.pipelines.tally import Tally
+from labelstore.pipelines.which_engine import Needs, open_engine
 from labelstore.schema import StoreInfo
 
 _BATCHES_AHEAD = 3
@@ -82,13 +81,18 @@ def annotate(
             return summarise(store, found.info, 0, time.perf_counter() - start)
         if unwritable is not None:
             raise unwritable
-        require_decoder(found.info.decoder if found is not None else settings.chosen_decoder(), resources.device)
-        with _engine(resources, observer) as (engine, resources):
+        wanted = spec if found is None else recorded_annotators(found.info, resources.compiled)
+        decoder = settings.chosen_decoder() if found is None else found.info.decoder
+        require_decoder(decoder, resources.device)
+        require_writable(store)  # told now, and not when annotators are loaded
+        sample = tuple(listing.places[row] for row in spread(len(listing.ids), SAMPLE_IMAGES))
+        with open_engine(resources, Needs(wanted, store, sample), observer) as (engine, resources):
+            require_decoder(decoder, resources.device)
             if found is None:
-                found = _create(engine, store, settings, listing, resources, observer, spec, exif)
+                found = _create(engine, store, settings, listing, resources, observer, spec, exif, sample)
             else:
                 observer.phase(f"loading {found.info.annotator.full_name}")
-                engine.everywhere(load_annotators, recorded_annotators(found.info, resources.compiled), resources.device)()
+                engine.everywhere(load_annotators, wanted, resources.device)()
             summary = _run(engine, _job(found.info, store, resources), found, listing, resources, observer)
         # Of workers that died; and the ids' array that --extend has replaced, which readers may have needed until now.
         remove_left_overs(store, found.info)
@@ -104,10 +108,10 @@ def _create(
     observer: Observer,
     annotators: EnsembleSpec,
     exif: str,
+    sample: tuple[Place, ...],
 ) -> ExistingStore:
     """Look at the annotators, and create the store."""
     observer.phase(f"loading {' + '.join(settings.models)}")
-    sample = tuple(listing.places[row] for row in spread(len(listing.ids), SAMPLE_IMAGES))
     probe = engine.call(probe_annotator, ProbeSpec(annotators, resources.device, settings.top_k, exif, sample))
     _warn_if_flat(probe, observer)
     ids = pack_ids(listing.ids)
@@ -137,24 +141,6 @@ def _run(
     return summarise(job.store, info, len(rows), time.perf_counter() - start, rows)
 
 
-@contextmanager
-def _engine(resources: Resources, observer: Observer) -> Iterator[tuple[Engine, Resources]]:
-    if resources.scheduler is None and resources.workers == 0:
-        keep_the_heap()
-        yield SerialEngine(), resources
-        return
-    if resources.scheduler is None:
-        observer.phase(f"starting {resources.workers} worker{'s' if resources.workers > 1 else ''}")
-        cluster = local_cluster(resources)
-    else:
-        observer.phase(f"connecting to {resources.scheduler}")
-        cluster = remote_cluster(resources.scheduler)
-    with cluster as client:
-        observer.dashboard(client.dashboard_link)
-        engine = DaskEngine(client, observer, resources.worker_timeout)
-        yield engine, replace(resources, workers=engine.num_workers)
-
-
 def _warn_if_flat(probe: Probe, observer: Observer) -> None:
     flatness, info = probe.flatness, probe.annotators.combined
     if flatness is not None and flatness.much:
@@ -176,4 +162,5 @@ def _job(info: StoreInfo, store: str, resources: Resources) -> JobSpec:
         threads=resources.threads,
         decode_threads=resources.decode_threads,
         decode_ahead=_BATCHES_AHEAD * resources.batch_size if resources.device == "cuda" else 0,
+        versions=tuple(own_versions().items()),
     )

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
 import socket
+import ssl
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
+from pathlib import Path
 from typing import Any
 
 import dask
 import torch
-from distributed import Client, Nanny, Scheduler, SpecCluster
+from distributed import Client, Nanny, Scheduler, Security, SpecCluster
 from distributed.comm.addressing import get_address_host_port
 from distributed.utils import LoopRunner, silence_logging_cmgr
 
 from labelstore.errors import OptionError, RunError
-from labelstore.pipelines.resources import Resources, worker_environment
+from labelstore.pipelines.resources import ClusterAddress, Resources, worker_environment
 
 # Silent workers are ended in `labelstore.pipelines.watchdog`, by a time that the user chooses. One that has died is looked for
 # 15 s later by its name: if its successor has died as well and the next is just being started, that one is ended for good.
@@ -71,32 +74,91 @@ def local_cluster(resources: Resources) -> Iterator[Client]:
 
 
 @contextmanager
-def remote_cluster(address: str) -> Iterator[Client]:
+def remote_cluster(cluster: ClusterAddress) -> Iterator[Client]:
     """Connect to the scheduler of a cluster that somebody else started, and yield a client; the cluster is left as it is.
 
     Raises
     ------
     OptionError
-        It is no address.
+        It is no address, or its TLS files cannot be used.
     RunError
-        Nobody answers, or there are no workers.
+        Nobody answers, or not as whom the certificates say; or there are no workers.
     """
+    address = cluster.scheduler
     try:
         get_address_host_port(address)
     except ValueError as error:
         raise OptionError(f"--scheduler {address}: expected an address such as tcp://10.0.0.1:8786 ({error})") from error
+    security = _security(cluster)
     with silence_logging_cmgr(logging.CRITICAL), dask.config.set(_FEW_MESSAGES):
         try:
-            client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
-        except OSError as error:
-            raise RunError(
-                f"--scheduler {address}: no Dask scheduler answers there within {_CONNECT_SECONDS} s; start one with `dask "
-                "scheduler`, which prints its address"
-            ) from error
+            client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False, security=security)
+        except (OSError, RuntimeError) as error:
+            raise RunError(f"--scheduler {address}: {_why_not_connected(error)}") from error
         with client:
-            if not client.scheduler_info(n_workers=-1)["workers"]:
+            if not worker_addresses(client):
                 raise RunError(f"--scheduler {address}: there are no workers; start some with `dask worker {address}`")
             yield client
+
+
+def worker_addresses(client: Client) -> Collection[str]:
+    """Return the addresses of a cluster's workers, asked of the scheduler now.
+
+    The client's own ``scheduler_info`` may give what a clock of its has asked for meanwhile, which is without workers.
+    """
+    scheduler: Any = client.scheduler
+    found: Any = client.sync(scheduler.identity, n_workers=-1)
+    addresses: Collection[str] = found["workers"]
+    return addresses
+
+
+def read_scheduler_file(file: str) -> str:
+    """Return the address in a file that ``dask scheduler --scheduler-file`` has written.
+
+    Raises
+    ------
+    OptionError
+    """
+    try:
+        address = json.loads(Path(file).read_text())["address"]
+    except OSError as error:
+        raise OptionError(
+            f"--scheduler-file {file}: cannot be read: {error.strerror}; `dask scheduler --scheduler-file {file}` writes it"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise OptionError(f"--scheduler-file {file}: expected JSON with an 'address', as a Dask scheduler writes it") from error
+    return str(address)
+
+
+def _security(cluster: ClusterAddress) -> Security | None:
+    """What speaks TLS, with the files that were named, else with those of Dask's configuration."""
+    if not cluster.scheduler.startswith("tls://"):
+        if cluster.ca_file or cluster.certificate or cluster.key:
+            raise OptionError(f"--scheduler {cluster.scheduler}: --tls-... goes with an address that begins with tls://")
+        return None
+    given = {"tls_ca_file": cluster.ca_file, "tls_client_cert": cluster.certificate, "tls_client_key": cluster.key}
+    try:
+        security = Security(require_encryption=True, **{name: file for name, file in given.items() if file is not None})
+        security.get_connection_args("client")
+    except (OSError, ValueError) as error:
+        names = ", ".join(file for file in given.values() if file is not None)
+        raise OptionError(f"--tls-...: {names or 'Dask configuration'}: cannot be used: {error}") from error
+    if security.get_connection_args("client")["ssl_context"] is None:
+        raise OptionError(f"--scheduler {cluster.scheduler}: TLS needs --tls-ca-file, --tls-cert and --tls-key")
+    return security
+
+
+def _why_not_connected(error: Exception) -> str:
+    """Say it with the reason of the last try: Dask tries until time is up."""
+    reason: BaseException = error
+    while reason.__cause__ is not None:
+        reason = reason.__cause__
+    if isinstance(reason, ssl.SSLError) or "SSL" in str(reason) or "certificate" in str(reason):
+        return f"the scheduler and this command do not trust each other's certificates: {reason}"
+    return (
+        f"no Dask scheduler answers there within {_CONNECT_SECONDS} s; start one with `dask scheduler`, which prints its "
+        "address"
+    )
 
 
 def _dashboard_address() -> str:

@@ -23,7 +23,8 @@ class JobSpec:
     """What all shards of a run share, and what is not in the store itself.
 
     ``run`` tells runs apart: what a worker keeps open for one is not used for the next. ``threads`` are torch's in a worker,
-    ``decode_threads`` those that decode and resize images, ``decode_ahead`` how many images before they are asked for.
+    ``decode_threads`` those that decode and resize images, ``decode_ahead`` how many images before they are asked for;
+    ``versions`` those that workers must have, of the packages that make the bytes.
     """
 
     run: str
@@ -34,6 +35,7 @@ class JobSpec:
     threads: int
     decode_threads: int
     decode_ahead: int = 0
+    versions: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

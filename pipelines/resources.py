@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -31,11 +33,30 @@ _MALLOPT = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_TOP_PAD_": -2, "MALLOC_MMAP_TH
 
 
 @dataclass(frozen=True)
+class ClusterAddress:
+    """Where a Dask scheduler is that the user has started, and the files (PEM) with which one speaks to it over TLS."""
+
+    scheduler: str
+    ca_file: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True)
+class WorkerFacts:
+    """A worker of a cluster that the user has started: its host, the cores and the CUDA devices that it may use."""
+
+    host: str
+    cores: int
+    gpus: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Resources:
     """What a run may use. ``workers`` 0: no cluster, this process alone.
 
-    ``scheduler`` is the address of a cluster that the user has started, whose workers are used; ``worker_timeout`` the seconds
-    after which a worker that has a task and makes no progress is ended, 0 for never.
+    ``cluster`` is one that the user has started, whose workers are used; ``worker_timeout`` the seconds after which a worker
+    that has a task and makes no progress is ended, 0 for never.
     """
 
     workers: int
@@ -44,7 +65,7 @@ class Resources:
     decode_threads: int
     batch_size: int
     compiled: bool = False
-    scheduler: str | None = None
+    cluster: ClusterAddress | None = None
     worker_timeout: float = defaults.WORKER_TIMEOUT
 
 
@@ -61,15 +82,56 @@ def plan_resources(workers: int | None, device: str, batch_size: int | None, *, 
         raise OptionError("--device cuda: no CUDA device is usable here; use --device cpu or auto")
     cores = usable_cores()
     count = workers if workers is not None else gpus or max(1, cores // _CORES_A_WORKER)
-    share = max(min(_LEAST_THREADS, cores), cores // max(count, 1))
-    return Resources(
-        workers=count,
-        device="cuda" if gpus else "cpu",
+    asked = Resources(count, device, threads=0, decode_threads=0, batch_size=batch_size or 0, compiled=compiled)
+    return _shared_out(asked, count, _share(cores, count), on_gpu=bool(gpus))
+
+
+def resources_elsewhere(cluster: ClusterAddress, device: str, batch_size: int | None, *, compiled: bool = False) -> Resources:
+    """Return what a run on somebody's cluster may use, as far as it is known before its workers are: see `settle`."""
+    asked = Resources(0, device, threads=0, decode_threads=0, batch_size=batch_size or 0, compiled=compiled)
+    return replace(asked, cluster=cluster)
+
+
+def settle(asked: Resources, workers: Mapping[str, WorkerFacts]) -> Resources:
+    """Return what a run on somebody's cluster uses: on each worker the same, so that all make the same bytes.
+
+    Parameters
+    ----------
+    workers
+        By address.
+
+    Raises
+    ------
+    OptionError
+        Some have a CUDA device and some do not, or ``cuda`` was asked for and there are some without.
+    """
+    without = [address for address, facts in workers.items() if not facts.gpus]
+    some = f"{len(without)} of {len(workers)} workers have no CUDA device that they can use ({', '.join(without[:3])})"
+    if asked.device.startswith("cuda") and without:
+        raise OptionError(f"--device cuda: {some}; use --device cpu or auto, or workers that have one")
+    if asked.device == "auto" and 0 < len(without) < len(workers):
+        raise OptionError(f"{some}, the others have: what they make would differ. Use --device cpu, or workers that are alike")
+    neighbours = Counter(facts.host for facts in workers.values())
+    share = min(_share(facts.cores, neighbours[facts.host]) for facts in workers.values())
+    return _shared_out(asked, len(workers), share, on_gpu=asked.device != "cpu" and not without)
+
+
+def _shared_out(asked: Resources, workers: int, share: int, on_gpu: bool) -> Resources:
+    """What was asked for, on so many workers with so many cores each."""
+    usual = defaults.CUDA_BATCH_SIZE if on_gpu else min(8 * share, defaults.CPU_BATCH_SIZE)
+    return replace(
+        asked,
+        workers=workers,
+        device="cuda" if on_gpu else "cpu",
         threads=share,
-        decode_threads=min(share, _MOST_DECODERS) if gpus else share,
-        batch_size=batch_size or (defaults.CUDA_BATCH_SIZE if gpus else min(8 * share, defaults.CPU_BATCH_SIZE)),
-        compiled=compiled,
+        decode_threads=min(share, _MOST_DECODERS) if on_gpu else share,
+        batch_size=asked.batch_size or usual,
     )
+
+
+def _share(cores: int, workers: int) -> int:
+    """The threads that each of so many workers on these cores has."""
+    return max(min(_LEAST_THREADS, cores), cores // max(workers, 1))
 
 
 def usable_cores() -> int:

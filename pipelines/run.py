@@ -1,48 +1,28 @@
-"""Engines: what turns shard specs into finished shards, in this process or on a Dask cluster."""
+"""The engine that runs tasks on a Dask cluster."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from distributed import CancelledError, Client, Future, KilledWorker, wait
 
 from labelstore.errors import LabelStoreError, RunError
-from labelstore.pipelines.annotators.spec import EnsembleSpec
+from labelstore.pipelines.cluster import worker_addresses
+from labelstore.pipelines.engine import Sampled
 from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.plan import ShardReport, TaskSpec
+from labelstore.pipelines.preflight import require_versions
 from labelstore.pipelines.setting_aside import Suspects, WorkerDiedError, not_the_images, survivors
 from labelstore.pipelines.shard import annotate_shards, load_annotators
 from labelstore.pipelines.sources.places import BlackPlace, Place
 from labelstore.pipelines.watchdog import Progress, RowCounter, Watchdog, sign_of_life
-
-
-class Sampled(Protocol):
-    """A spec, a dataclass, of work on annotators that are tried on a few images."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    @property
-    def annotators(self) -> EnsembleSpec:
-        """What to load."""
-        ...
-
-    @property
-    def device(self) -> str:
-        """Where to."""
-        ...
-
-    @property
-    def sample(self) -> tuple[Place, ...]:
-        """The images."""
-        ...
-
 
 T = TypeVar("T")
 S = TypeVar("S", bound=Sampled)
@@ -52,39 +32,6 @@ _TASKS_A_WORKER = 3
 """In flight, one in hand and two waiting: a worker stays busy, and the client's memory does not grow with the plan."""
 _MOST_ASIDE = 16
 """Tasks that are set aside before it is looked at why."""
-
-
-class Engine(Protocol):
-    """Where work runs."""
-
-    def call(self, function: Callable[[S], T], spec: S) -> T:
-        """Run one function of a spec and return what it returns. Images of its sample that end the process are left out."""
-        ...
-
-    def everywhere(self, function: Callable[..., None], *arguments: Any) -> Callable[[], None]:
-        """Start a function in every process; what is returned waits for all of them, and raises what they raise."""
-        ...
-
-    def run(self, specs: Iterable[TaskSpec], progress: Progress) -> Iterator[ShardReport]:
-        """Finish tasks' shards, in any order."""
-        ...
-
-
-class SerialEngine:
-    """This process, one shard after the other: the reference for what a cluster must give. What ends it ends the run."""
-
-    def call(self, function: Callable[[S], T], spec: S) -> T:
-        """See `Engine.call`."""
-        return function(spec)
-
-    def everywhere(self, function: Callable[..., None], *arguments: Any) -> Callable[[], None]:
-        """See `Engine.everywhere`."""
-        return functools.partial(function, *arguments)
-
-    def run(self, specs: Iterable[TaskSpec], progress: Progress) -> Iterator[ShardReport]:
-        """See `Engine.run`."""
-        for spec in specs:
-            yield from annotate_shards(spec, RowCounter(progress))
 
 
 class DaskEngine:
@@ -101,6 +48,7 @@ class DaskEngine:
         self._observer = observer
         self._timeout = worker_timeout
         self._watchdog = Watchdog(client, worker_timeout)
+        self._counted, self._tasks = -math.inf, 0
 
     @property
     def num_workers(self) -> int:
@@ -131,6 +79,29 @@ class DaskEngine:
                     "by itself: out of memory, perhaps; try fewer --workers"
                 ) from death
 
+    def versions(self, packages: tuple[str, ...]) -> dict[str, dict[str, str | None]]:
+        """See `labelstore.pipelines.preflight.Workers.versions`."""
+        with self._scheduler_in_words():
+            found: Any = self._client.get_versions(packages=list(packages))
+        return {worker: said["packages"] for worker, said in found["workers"].items()}
+
+    def ask_all(self, function: Callable[[S], T], spec: S) -> dict[str, T | Exception]:
+        """See `labelstore.pipelines.preflight.Workers.ask_all`. Who leaves meanwhile does not count."""
+        answers: dict[str, T | Exception] = {}
+        with self._scheduler_in_words():
+            asked = {worker: self._submit_to(worker, function, spec) for worker in self._workers()}
+            for worker, future in asked.items():
+                while not future.done() and worker in self._workers():
+                    self._finished([future])
+                if future.done():
+                    try:
+                        answers[worker] = self._result(future)
+                    except WorkerDiedError:
+                        continue
+                    except Exception as error:
+                        answers[worker] = error
+        return answers
+
     def everywhere(self, function: Callable[..., None], *arguments: Any) -> Callable[[], None]:
         """See `Engine.everywhere`. A worker that dies meanwhile is not waited for: it comes back under another address."""
         with self._scheduler_in_words():
@@ -155,12 +126,12 @@ class DaskEngine:
         suspects = Suspects(self._alone, self._observer)
         most_aside = 1  # where nothing has succeeded yet, it may be that nothing will
 
-        def submit(count: int) -> None:
-            for spec in itertools.islice(waiting, count):
+        def submit() -> None:
+            for spec in itertools.islice(waiting, max(self._window() - len(running), 0)):
                 running[self._client.submit(_on_worker, annotate_shards, spec, pure=False)] = spec
 
         with self._scheduler_in_words(), self._watchdog.watching(progress):
-            submit(_TASKS_A_WORKER * max(self.num_workers, 1))
+            submit()
             while running:
                 for future in self._finished(running):
                     spec = running.pop(future)
@@ -170,13 +141,19 @@ class DaskEngine:
                     except WorkerDiedError as death:
                         self._observer.warning(f"{_shards(spec)}: annotating {death}: set aside")
                         aside.append(spec)
-                    if len(aside) < most_aside:
-                        submit(1)
+                if len(aside) < most_aside:
+                    submit()
                 if not running:
                     for spec in sorted(aside, key=lambda spec: spec.shards[0].shard):
                         yield from suspects.finish(spec)
                     aside.clear()
-                    submit(_TASKS_A_WORKER * max(self.num_workers, 1))
+                    submit()
+
+    def _window(self) -> int:
+        """How many tasks may be submitted at a time: as many as suit the workers that are there now, or were a second ago."""
+        if time.monotonic() - self._counted >= _SECONDS_BETWEEN_LOOKS:
+            self._counted, self._tasks = time.monotonic(), _TASKS_A_WORKER * max(self.num_workers, 1)
+        return self._tasks
 
     def _try_sample(self, function: Callable[[S], T], spec: S) -> T:
         result: T = self._once(_on_sample, function, spec)
@@ -208,8 +185,7 @@ class DaskEngine:
 
     def _workers(self) -> Collection[str]:
         """The addresses of those that are there now."""
-        found: Collection[str] = self._client.scheduler_info(n_workers=-1)["workers"]
-        return found
+        return worker_addresses(self._client)
 
     def _submit_to(self, worker: str, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         return self._client.submit(function, *arguments, workers=[worker], pure=False)
@@ -262,6 +238,7 @@ class DaskEngine:
 
 def _on_worker(function: Callable[..., Any], spec: Any) -> Any:
     """Run a task over shards on a worker."""
+    require_versions(dict(spec.job.versions))
     tell = sign_of_life()
     tell(loading=True)
     load_annotators(spec.job.annotators, spec.job.device)

@@ -118,8 +118,8 @@ def require_decoder(decoder: str, device: str) -> None:
     ------
     OptionError
     """
-    if decoder == "nvjpeg" and not device.startswith("cuda"):
-        raise OptionError(f"--decoder nvjpeg needs --device cuda, this run is on the {device.upper()}; use --decoder pillow")
+    if decoder == "nvjpeg" and device == "cpu":
+        raise OptionError("--decoder nvjpeg needs --device cuda, this run is on the CPU; use --decoder pillow")
 
 
 def new_store_info(settings: Settings, listing: Listing, found: EnsembleInfo, id_bytes: int, exif: str) -> StoreInfo:

@@ -39,6 +39,7 @@ ALLOWED = {
         "labelstore.pipelines.device_decode",
         "labelstore.pipelines.shard",
         "labelstore.pipelines.probe",
+        "labelstore.pipelines.preflight",
         "labelstore.pipelines.cluster",
         "labelstore.pipelines.resources",
         "labelstore.pipelines.resizing",

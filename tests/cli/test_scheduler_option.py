@@ -4,75 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-import unruly_annotators
-from commands import Result, command_line, environment, run_here, run_installed
+from commands import command_line, environment, run_here, run_installed
+from dask_cluster import SECONDS_TO_WAIT, Cluster, annotate_on, wait_until
 from folders import store_contents
 from pictures import paint
 
-SECONDS_TO_WAIT = 90
 SLOW = ("--model", "unruly_annotators:slow", "--top-k", "3", "--batch-size", "4")
 ALLERGIC = ("--model", "unruly_annotators:allergic", "--top-k", "3", "--batch-size", "4")
 
 
-def wait_until(true: Callable[[], object], what: str) -> None:
-    end = time.monotonic() + SECONDS_TO_WAIT
-    while not true():
-        assert time.monotonic() < end, f"waited {SECONDS_TO_WAIT} s until {what}"
-        time.sleep(0.05)
-
-
-class Cluster:
-    """A scheduler and workers, each started as a user starts it."""
-
-    def __init__(self, stack: ExitStack, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.address = f"tcp://127.0.0.1:{self.port}"
-        self._stack, self._folder = stack, folder
-        self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", self.port, "--dashboard-address", ":0")
-        wait_until(self.answers, "the scheduler listens")
-
-    def answers(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-    def start_worker(self, *options: str) -> subprocess.Popen[bytes]:
-        started = self._folder / "scheduler.log"
-        before = started.read_text().count("Register worker")
-        worker = self._start("worker", self.address, "--nthreads", "1", "--memory-limit", "0", *options)
-        wait_until(lambda: started.read_text().count("Register worker") > before, "the worker is there")
-        return worker
-
-    def _start(self, what: str, *options: object) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "dask", what, *map(str, options)]
-        with (self._folder / f"{what}.log").open("ab") as log:
-            process = subprocess.Popen(
-                command, env=environment(**{unruly_annotators.SECONDS: "0.5"}), stdout=log, stderr=log, cwd=self._folder
-            )
-        self._stack.callback(process.wait)
-        self._stack.callback(process.kill)
-        return process
-
-
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    (tmp_path / "cluster").mkdir()
     with ExitStack() as stack:
         yield Cluster(stack, tmp_path / "cluster")
-
-
-def annotate(images: Path, store: Path, cluster: Cluster, *options: object) -> Result:
-    return run_installed("annotate", images, "--store", store, "--scheduler", cluster.address, *options)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "what:ever:this", "post://127.0.0.1:8786", ""])
@@ -99,12 +49,12 @@ def test_nobody_answers(pictures, tmp_path):
 
 @pytest.mark.slow
 def test_a_cluster_does_the_work_and_is_left_as_it_was(pictures, tmp_path, cluster):
-    none = annotate(pictures, tmp_path / "labels.zarr", cluster, *SLOW)
+    none = annotate_on(cluster, pictures, tmp_path / "labels.zarr", *SLOW)
     assert none.code == 1
     assert "there are no workers; start some with `dask worker tcp://127.0.0.1:" in none.err
     assert not (tmp_path / "labels.zarr").exists()
     workers = [cluster.start_worker(), cluster.start_worker()]
-    done = annotate(pictures, tmp_path / "labels.zarr", cluster, *SLOW)
+    done = annotate_on(cluster, pictures, tmp_path / "labels.zarr", *SLOW)
     assert done.code == 0, done.err
     assert "21 of 21 images annotated, 0 failed" in done.out
     run_here("annotate", pictures, "--store", tmp_path / "here.zarr", "--workers", 0, *SLOW)
@@ -177,6 +127,6 @@ def test_a_hung_worker_without_a_nanny_ends_the_run_in_words(tmp_path, cluster):
     cluster.start_worker("--no-nanny")
     for number in range(12):
         paint(tmp_path / "images" / f"{number:02}.png", "cyan" if number == 5 else "red")
-    shown = annotate(tmp_path / "images", tmp_path / "labels.zarr", cluster, "--worker-timeout", "2", *ALLERGIC)
+    shown = annotate_on(cluster, tmp_path / "images", tmp_path / "labels.zarr", "--worker-timeout", "2", *ALLERGIC)
     assert shown.code == 1
     assert "has made no progress for 2 s, and has no nanny that could end it" in shown.err.splitlines()[-1]
