@@ -9,11 +9,15 @@ from numpy.typing import NDArray
 
 from labelstore.encodings import committed_arrays, find_encoding
 from labelstore.errors import DamagedError, FailedRowError, PendingRowError
-from labelstore.ids import ImageIds
+from labelstore.ids import IdTable, ImageIds
+from labelstore.ids_on_disk import IdsOnDisk
 from labelstore.labelmap import LabelMap
 from labelstore.schema import Status, StoreInfo, index_arrays
 from labelstore.storage import DamagedRowError, Source, UsePart
 from labelstore.threads import usual_threads
+
+MOST_ID_BYTES, MOST_ID_FILES = 2**28, 2**14
+"""Ids that are more are not loaded whole."""
 
 
 class RowFetcher:
@@ -27,20 +31,24 @@ class RowFetcher:
         self._specs = {spec.name: spec for spec in committed_arrays(info)}
         self._maps = self.encoding.arrays(info)
         self._threads = threads
-        self._ids: ImageIds | None = None
+        self._ids: IdTable | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_ids": None}  # tens of megabytes, read again faster than sent
 
     @property
-    def ids(self) -> ImageIds:
+    def ids(self) -> IdTable:
         """The table of ids, loaded on first use."""
         ids = self._ids
         return self.load_ids() if ids is None else ids  # two threads may both load it: the tables are equal
 
-    def load_ids(self) -> ImageIds:
-        """Read the table of ids."""
-        self._ids = ImageIds(self._source.index_array(index_arrays(self.info)[0]), self.where)
+    def load_ids(self) -> IdTable:
+        """Read the table of ids, or have it looked up on the disk if it is large."""
+        info, source = self.info, self._source
+        if info.num_rows * info.id_bytes > MOST_ID_BYTES or info.num_shards > MOST_ID_FILES:
+            self._ids = IdsOnDisk(source, info)
+        else:
+            self._ids = ImageIds(source.index_array(index_arrays(info)[0]), self.where)
         return self._ids
 
     def targets(self) -> NDArray[np.int32]:

@@ -1,8 +1,12 @@
-"""Image ids as they are stored: bytes in a matrix, looked up by binary search, never a dict of a million strings."""
+"""Image ids as they are stored: bytes in a matrix, looked up by binary search, never a dict of a million strings.
+
+Ids that are too many to be loaded whole are looked up on the disk: `ids_on_disk`.
+"""
 
 from __future__ import annotations
 
 import difflib
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
@@ -15,8 +19,64 @@ _LONGEST_COMPARED = 1024
 """Comparing texts takes time that grows with the square of their length."""
 
 
-class ImageIds(Sequence[str]):
-    """The ids of a store, by row; empty for holes. Immutable, so safe to share between threads and processes.
+class IdTable(Sequence[str]):
+    """The ids of a store, by row; empty for holes. Safe to share between threads and processes.
+
+    Parameters
+    ----------
+    where
+        The store, for messages.
+    width
+        L, the bytes of an id at most.
+    """
+
+    def __init__(self, where: str, width: int) -> None:
+        self._where, self._width = where, width
+
+    @abstractmethod
+    def find(self, keys: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return rows of ids, and whether each id is there at all (its row means nothing if it is not)."""
+
+    @abstractmethod
+    def similar(self, key: str, most: int = 3) -> list[str]:
+        """Return ids that somebody may have meant: the same file name elsewhere first, then near matches."""
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and bool(self.find([key])[1][0])
+
+    def __repr__(self) -> str:
+        shown = ", ".join(map(repr, self[:3]))
+        return f"<{len(self)} image ids: {shown}{', ...' if len(self) > 3 else ''}>"
+
+    def row(self, key: str) -> int:
+        """Return the row of one id; as `rows`."""
+        return int(self.rows([key])[0])
+
+    def rows(self, keys: Sequence[str]) -> NDArray[np.int64]:
+        """Return the rows of ids.
+
+        Raises
+        ------
+        UnknownIdError
+            With the first unknown id and those most like it.
+        """
+        rows, known = self.find(keys)
+        if not known.all():
+            key = str(keys[int(np.argmin(known))])
+            close = self.similar(key)
+            hint = f"; similar: {', '.join(map(repr, close))}" if close else ""
+            raise UnknownIdError(f"{self._where}: no image id {key!r} among {len(self)}{hint}")
+        return rows
+
+    def _text(self, raw: Any) -> str:
+        try:
+            return bytes(raw).decode()
+        except UnicodeDecodeError as error:
+            raise DamagedError(f"{self._where}/ids: expected UTF-8, found {bytes(raw)[:60]!r}") from error
+
+
+class ImageIds(IdTable):
+    """The ids of a store in memory. Immutable.
 
     Parameters
     ----------
@@ -32,8 +92,8 @@ class ImageIds(Sequence[str]):
     """
 
     def __init__(self, matrix: NDArray[np.uint8], where: str) -> None:
-        self._where = where
-        self._count, self._width = (int(side) for side in matrix.shape)
+        super().__init__(where, matrix.shape[1])
+        self._count = len(matrix)
         self._bytes = np.ascontiguousarray(matrix).view(f"S{self._width}")[:, 0]
         ordered = bool((self._bytes[:-1] < self._bytes[1:]).all())
         self._order: NDArray[np.intp] | None = None if ordered else np.argsort(self._bytes, kind="stable")
@@ -55,13 +115,6 @@ class ImageIds(Sequence[str]):
     def __iter__(self) -> Iterator[str]:
         return map(self._text, self._bytes)
 
-    def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and bool(self.find([key])[1][0])
-
-    def __repr__(self) -> str:
-        shown = ", ".join(map(repr, self[:3]))
-        return f"<{len(self)} image ids: {shown}{', ...' if len(self) > 3 else ''}>"
-
     def row(self, key: str) -> int:
         """Return the row of one id; as `rows`, a hundred times a millisecond faster for one."""
         try:
@@ -73,24 +126,8 @@ class ImageIds(Sequence[str]):
             return place if self._order is None else int(self._order[place])
         return int(self.rows([key])[0])
 
-    def rows(self, keys: Sequence[str]) -> NDArray[np.int64]:
-        """Return the rows of ids.
-
-        Raises
-        ------
-        UnknownIdError
-            With the first unknown id and those most like it.
-        """
-        rows, known = self.find(keys)
-        if not known.all():
-            key = str(keys[int(np.argmin(known))])
-            close = self.similar(key)
-            hint = f"; similar: {', '.join(map(repr, close))}" if close else ""
-            raise UnknownIdError(f"{self._where}: no image id {key!r} among {len(self)}{hint}")
-        return rows
-
     def similar(self, key: str, most: int = 3) -> list[str]:
-        """Return ids that somebody may have meant: the same file name elsewhere first, then near matches."""
+        """See `IdTable.similar`."""
         if max(len(key), self._width) > _LONGEST_COMPARED:
             return []
         name = key.rsplit("/", 1)[-1]
@@ -107,11 +144,8 @@ class ImageIds(Sequence[str]):
         return close[:most]
 
     def find(self, keys: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Return rows of ids, and whether each id is there at all (its row means nothing if it is not)."""
-        try:
-            encoded = list(map(str.encode, keys))
-        except UnicodeEncodeError:
-            encoded = [key.encode(errors="surrogatepass") for key in keys]
+        """See `IdTable.find`."""
+        encoded = encode_ids(keys)
         wanted = np.array(encoded, dtype=f"S{self._width}")
         places = np.searchsorted(self._sorted, wanted)
         places[places == len(self)] = 0
@@ -133,11 +167,13 @@ class ImageIds(Sequence[str]):
             text = self._text(self._sorted[place])[:200]
             raise DamagedError(f"{self._where}/ids: rows {one} and {other} have the same id, {text!r}")
 
-    def _text(self, raw: Any) -> str:
-        try:
-            return bytes(raw).decode()
-        except UnicodeDecodeError as error:
-            raise DamagedError(f"{self._where}/ids: expected UTF-8, found {bytes(raw)[:60]!r}") from error
+
+def encode_ids(keys: Sequence[str]) -> list[bytes]:
+    """Return ids as bytes; what cannot be written in UTF-8 becomes bytes that no id has."""
+    try:
+        return list(map(str.encode, keys))
+    except UnicodeEncodeError:
+        return [key.encode(errors="surrogatepass") for key in keys]
 
 
 def pack_ids(ids: Sequence[str]) -> NDArray[np.uint8]:

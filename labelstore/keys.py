@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.errors import KeysError, RowIndexError
-from labelstore.ids import ImageIds
+from labelstore.ids import IdTable
 
 
-def resolve_keys(keys: Any, num_rows: int, ids: Callable[[], ImageIds]) -> NDArray[np.int64]:
+def resolve_keys(keys: Any, num_rows: int, ids: Callable[[], IdTable]) -> NDArray[np.int64]:
     """Return the rows that keys name.
 
     Parameters

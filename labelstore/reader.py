@@ -13,7 +13,7 @@ from labelstore.boxes import check_boxes
 from labelstore.encodings import SoftLabels, find_encoding
 from labelstore.errors import MissingExtraError
 from labelstore.fetch import RowFetcher
-from labelstore.ids import ImageIds
+from labelstore.ids import IdTable
 from labelstore.keys import resolve_keys
 from labelstore.labelmap import LabelMap
 from labelstore.pooling import check_class_map, check_temperature, pool_maps
@@ -105,7 +105,7 @@ class LabelMapReader:
         )
 
     @property
-    def ids(self) -> ImageIds:
+    def ids(self) -> IdTable:
         """All image ids by row, loaded on first use."""
         return self._rows.ids
 

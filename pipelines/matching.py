@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.errors import DamagedError, StoreMismatchError, StoreNotFoundError, UnfinishedStoreError
-from labelstore.ids import ImageIds
+from labelstore.ids import IdTable, ImageIds
 from labelstore.pipelines.plan import pending_shards
 from labelstore.pipelines.settings import Settings, require_same_settings
 from labelstore.pipelines.sources import Listing
@@ -88,7 +88,7 @@ def existing_store(location: str, settings: Settings, listing: Listing, extend: 
     return ExistingStore(info, able, match, left)
 
 
-def match_images(stored: ImageIds, info: StoreInfo, listing: Listing) -> Match:
+def match_images(stored: IdTable, info: StoreInfo, listing: Listing) -> Match:
     """Find each image's row."""
     rows, known = stored.find(listing.ids)
     images = np.full(info.num_rows, NO_IMAGE, np.int64)
