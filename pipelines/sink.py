@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import uuid
 from collections.abc import Iterable, Mapping
@@ -10,9 +11,9 @@ from typing import Protocol
 
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.storage._common import make_store_path
 
 from labelstore.storage import PARTIAL, local_path
+from labelstore.storage.patient_store import open_place
 
 
 class Sink(Protocol):
@@ -22,7 +23,7 @@ class Sink(Protocol):
     """
 
     def put(self, files: Mapping[str, bytes]) -> None:
-        """Bring files to the store, each whole or not at all."""
+        """Bring files to the store, each whole or not at all, in any order."""
         ...
 
     def delete(self, key: str) -> bool:
@@ -77,12 +78,16 @@ class ZarrSink:
     """A store behind a URL. Objects appear whole; they are durable when the server says so."""
 
     def __init__(self, location: str) -> None:
-        self._path = sync(make_store_path(location))  # not the group's: its metadata may be what is to be mended
+        self._path = open_place(location)  # not the group's: its metadata may be what is to be mended
 
     def put(self, files: Mapping[str, bytes]) -> None:
         """See `Sink.put`."""
-        for key, data in files.items():
-            sync((self._path / key).set(default_buffer_prototype().buffer.from_bytes(data)))
+        buffer = default_buffer_prototype().buffer
+
+        async def all_of_them() -> None:
+            await asyncio.gather(*((self._path / key).set(buffer.from_bytes(data)) for key, data in files.items()))
+
+        sync(all_of_them())
 
     def delete(self, key: str) -> bool:
         """See `Sink.delete`."""

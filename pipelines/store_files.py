@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from labelstore.errors import DamagedError, MissingExtraError, RunError
+from labelstore.errors import DamagedError, RunError
 from labelstore.storage import local_path
 
 _DAMAGE = (errno.EIO, errno.ELOOP, errno.EUCLEAN, errno.EBADMSG)
@@ -83,13 +83,9 @@ class ZarrFiles:
         self._start()
 
     def _start(self) -> None:
-        from zarr.core.sync import sync  # zarr costs a quarter of a second: only where needed
-        from zarr.storage._common import make_store_path
+        from labelstore.storage.patient_store import open_place  # zarr costs a quarter of a second: only where needed
 
-        try:
-            self._store = sync(make_store_path(self._location)).store
-        except ImportError as error:
-            raise MissingExtraError(f"{self._location}: needs more: pip install 'labelstore[s3]' ({error})") from error
+        self._store = open_place(self._location).store
 
     def __reduce__(self) -> tuple[type[ZarrFiles], tuple[str]]:
         return ZarrFiles, (self._location,)

@@ -31,6 +31,7 @@ ALLOWED = {
         "labelstore.pipelines.metadata",
         "labelstore.pipelines.extending",
         "labelstore.storage.remote",
+        "labelstore.storage.patient_store",
     ),
     "numcodecs": (),
     "torch": (

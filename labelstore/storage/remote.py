@@ -17,6 +17,8 @@ from labelstore.schema import ArraySpec, Status, StoreInfo
 from labelstore.storage.base import DamagedRowError, UsePart
 from labelstore.storage.chunks import wrong_seal
 from labelstore.storage.metadata import ArrayMeta, commits_spec
+from labelstore.storage.patience import may_pass
+from labelstore.storage.patient_store import open_place
 from labelstore.storage.table import STATUS, RowTable, check_status, in_memory
 
 _DECODE_ERRORS = (ValueError, RuntimeError, OSError, LookupError, TypeError, ArithmeticError, MemoryError)
@@ -32,9 +34,9 @@ def open_group(location: str) -> zarr.Group:
     StoreNotFoundError, FormatError, MissingExtraError
     """
     try:
-        return zarr.open_group(location, mode="r")
-    except ImportError as error:
-        raise MissingExtraError(f"{location}: reading URLs needs more: pip install 'labelstore[s3]' ({error})") from error
+        return zarr.open_group(open_place(location), mode="r")
+    except MissingExtraError:
+        raise
     except FileNotFoundError:
         raise StoreNotFoundError(f"{location}: no store here") from None
     except (ValueError, TypeError, KeyError, OSError) as error:  # zarr hands on what JSON holds as keyword arguments
@@ -131,6 +133,7 @@ class ZarrSource:
         try:
             return np.asarray(array.oindex[rows])
         except _DECODE_ERRORS as cause:
+            _require_answer(cause, str(array.store_path))
             for row in rows.tolist():  # singly, to tell which one is damaged
                 try:
                     array[row]
@@ -157,6 +160,7 @@ class ZarrSource:
         try:
             return np.asarray(self._zarr[spec.name][rows])
         except _DECODE_ERRORS as error:
+            _require_answer(error, f"{self.where}/{spec.name}")
             raise DamagedError(f"{self.where}/{spec.name}: rows {rows.start} to {rows.stop}: damaged: {error}") from error
 
     def _check_file(self, spec: ArraySpec, shard: int, record: list[int]) -> None:
@@ -169,6 +173,12 @@ class ZarrSource:
         found = [sync(path.store.getsize(path.path)), *ends]
         if found != record[:3]:
             raise DamagedError(f"{path}: not the file that was committed: {wrong_seal(record[:3], found)}")
+
+
+def _require_answer(error: Exception, where: str) -> None:
+    """Tell a server that did not answer from one whose answer is damaged."""
+    if may_pass(error):
+        raise StoreReadError(f"{where}: cannot be read: {error}") from error
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:

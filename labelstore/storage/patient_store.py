@@ -1,0 +1,73 @@
+"""Stores behind URLs, as zarr-python opens them, with patience: a server that is away for a while is waited for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
+
+from zarr.abc.store import ByteRequest, Store
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.core.sync import sync
+from zarr.storage import StorePath, WrapperStore
+from zarr.storage._common import make_store_path
+
+from labelstore.errors import MissingExtraError
+from labelstore.storage.patience import SECONDS, SECONDS_AT_FIRST, patiently_awaited
+
+T = TypeVar("T")
+
+
+def open_place(location: str) -> StorePath:
+    """Return what zarr-python reads and writes a URL, or path, with. Nothing need be there yet.
+
+    Raises
+    ------
+    MissingExtraError
+    """
+    try:
+        path = sync(make_store_path(location))
+    except ImportError as error:
+        raise MissingExtraError(f"{location}: needs more: pip install 'labelstore[s3]' ({error})") from error
+    return StorePath(PatientStore(path.store), path.path)
+
+
+class PatientStore(WrapperStore[Store]):
+    """A store each of whose requests is tried again as long as that may help; see `labelstore.storage.patience`."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self._answered = False
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """See `zarr.abc.store.Store.get`."""
+        return await self._patiently(lambda: self._store.get(key, prototype, byte_range))
+
+    async def getsize(self, key: str) -> int:
+        """See `zarr.abc.store.Store.getsize`."""
+        return await self._patiently(lambda: self._store.getsize(key))
+
+    async def exists(self, key: str) -> bool:
+        """See `zarr.abc.store.Store.exists`."""
+        return await self._patiently(lambda: self._store.exists(key))
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """See `zarr.abc.store.Store.set`."""
+        await self._patiently(lambda: self._store.set(key, value))
+
+    async def delete(self, key: str) -> None:
+        """See `zarr.abc.store.Store.delete`."""
+        await self._patiently(lambda: self._store.delete(key))
+
+    async def list(self) -> AsyncIterator[str]:
+        """See `zarr.abc.store.Store.list`."""
+
+        async def listed() -> tuple[str, ...]:
+            return tuple([key async for key in self._store.list()])
+
+        for key in await self._patiently(listed):
+            yield key
+
+    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        found = await patiently_awaited(call, SECONDS if self._answered else SECONDS_AT_FIRST)
+        self._answered = True
+        return found
