@@ -63,7 +63,7 @@ def local_cluster(resources: Resources) -> Iterator[Client]:
     ):
         warnings.filterwarnings("ignore", message="Port .* is already in use")  # another is taken, and its address shown
         with (
-            SpecCluster(scheduler=scheduler, workers=workers, loop=loop, silence_logs=logging.CRITICAL) as cluster,
+            _started(scheduler=scheduler, workers=workers, loop=loop, silence_logs=logging.CRITICAL) as cluster,
             Client(cluster, set_as_default=False) as client,
         ):
             try:
@@ -159,6 +159,16 @@ def _why_not_connected(error: Exception) -> str:
         f"no Dask scheduler answers there within {_CONNECT_SECONDS} s; start one with `dask scheduler`, which prints its "
         "address"
     )
+
+
+def _started(**options: Any) -> SpecCluster:
+    try:
+        return SpecCluster(**options)
+    except RuntimeError as error:
+        cause = error.__cause__ or error
+        raise RunError(
+            f"the worker processes could not be started: {cause}; out of memory, perhaps: try fewer --workers"
+        ) from error
 
 
 def _dashboard_address() -> str:

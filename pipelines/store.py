@@ -26,6 +26,7 @@ from labelstore.pipelines.sink import open_sink, sync_tree
 from labelstore.schema import UNFINISHED, ArraySpec, StoreInfo, index_arrays
 from labelstore.storage import LOCK, Source, is_blank, local_path, open_source, store_arrays
 from labelstore.storage.metadata import array_grid, commits_spec
+from labelstore.storage.patient_store import open_place
 
 
 def create_store(location: str, info: StoreInfo, ids: NDArray[np.uint8], targets: NDArray[np.int32]) -> None:
@@ -49,7 +50,8 @@ def create_store(location: str, info: StoreInfo, ids: NDArray[np.uint8], targets
     with writing(location):
         _require_free(location)
         path = local_path(location)
-        group = zarr.create_group(location, overwrite=path is None, attributes={UNFINISHED: True})
+        place = location if path is not None else open_place(location)
+        group = zarr.create_group(place, overwrite=path is None, attributes={UNFINISHED: True})
         for spec in store_arrays(info):
             create_array(group, spec, *array_grid(spec, info))
         write_index(open_sink(location), info, index_columns(info, ids, targets), range(info.num_shards))

@@ -58,13 +58,37 @@ class PatientStore(WrapperStore[Store]):
         """See `zarr.abc.store.Store.delete`."""
         await self._patiently(lambda: self._store.delete(key))
 
-    async def list(self) -> AsyncIterator[str]:
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        """See `zarr.abc.store.Store.set_if_not_exists`."""
+        await self._patiently(lambda: self._store.set_if_not_exists(key, value))
+
+    async def delete_dir(self, prefix: str) -> None:
+        """See `zarr.abc.store.Store.delete_dir`."""
+        await self._patiently(lambda: self._store.delete_dir(prefix))
+
+    async def is_empty(self, prefix: str) -> bool:
+        """See `zarr.abc.store.Store.is_empty`."""
+        return await self._patiently(lambda: self._store.is_empty(prefix))
+
+    def list(self) -> AsyncIterator[str]:
         """See `zarr.abc.store.Store.list`."""
+        return self._listed(self._store.list)
 
-        async def listed() -> tuple[str, ...]:
-            return tuple([key async for key in self._store.list()])
+    def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        """See `zarr.abc.store.Store.list_prefix`."""
+        return self._listed(lambda: self._store.list_prefix(prefix))
 
-        for key in await self._patiently(listed):
+    def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        """See `zarr.abc.store.Store.list_dir`."""
+        return self._listed(lambda: self._store.list_dir(prefix))
+
+    async def _listed(self, begin: Callable[[], AsyncIterator[str]]) -> AsyncIterator[str]:
+        """All names, of a listing that is begun again if it is cut off."""
+
+        async def at_once() -> tuple[str, ...]:
+            return tuple([key async for key in begin()])
+
+        for key in await self._patiently(at_once):
             yield key
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:

@@ -31,12 +31,15 @@ def open_group(location: str) -> zarr.Group:
 
     Raises
     ------
-    StoreNotFoundError, FormatError, MissingExtraError
+    StoreNotFoundError, FormatError, StoreReadError, MissingExtraError
     """
     try:
         return zarr.open_group(open_place(location), mode="r")
     except MissingExtraError:
         raise
+    except PermissionError as error:
+        hint = "give the right credentials: for S3, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
+        raise StoreReadError(f"{location}: access is refused: {error}; {hint}") from error
     except FileNotFoundError:
         raise StoreNotFoundError(f"{location}: no store here") from None
     except (ValueError, TypeError, KeyError, OSError) as error:  # zarr hands on what JSON holds as keyword arguments

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from commands import run_here
 from folders import store_contents
-from object_server import find_server, object_server
+from object_server import as_environment, find_server, object_server
 from runs import SERIAL
 
 from labelstore import DamagedError, LabelMapReader
@@ -31,16 +31,12 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Iterator[str]:
-    """Its address; credentials and region stand in the environment, as users give them."""
-    with pytest.MonkeyPatch.context() as patch, object_server(tmp_path_factory.mktemp("objects")) as address:
-        patch.setenv("AWS_ENDPOINT_URL", address)
-        patch.setenv("AWS_ACCESS_KEY_ID", "somebody")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    """Its address."""
+    with object_server(tmp_path_factory.mktemp("objects")) as server, as_environment(server):
         import s3fs
 
         s3fs.S3FileSystem().mkdir("bucket")
-        yield address
+        yield server.address
 
 
 @pytest.fixture

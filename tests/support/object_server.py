@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import socket
 import subprocess
@@ -13,7 +14,10 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 _START_SECONDS = 60
+_ACTIONS = [f"{action}:bucket" for action in ("Admin", "Read", "Write", "List", "Tagging")]
 _GRPC = 10_000
 """What SeaweedFS adds to a port for its other protocol."""
 
@@ -24,21 +28,64 @@ def find_server() -> str | None:
     return str(beside) if beside.exists() else shutil.which("weed")
 
 
+class ObjectServer:
+    """A server that keeps its objects in a folder. Killed and started again it is at the same address, with the same objects.
+
+    Parameters
+    ----------
+    credentials
+        Key id and secret that requests must be signed with, for a bucket named "bucket"; without them everybody is let in.
+    """
+
+    def __init__(self, folder: Path, credentials: tuple[str, str] | None = None) -> None:
+        program = find_server()
+        assert program is not None
+        master, volume, filer, s3 = _free_ports(4)
+        ports = {"master.port": master, "volume.port": volume, "filer.port": filer, "s3.port": s3}
+        options = [f"-{name}={port}" for name, port in ports.items()]
+        if credentials is not None:
+            key, secret = credentials
+            rights = {"name": "user", "credentials": [{"accessKey": key, "secretKey": secret}], "actions": _ACTIONS}
+            (folder / "s3.json").write_text(json.dumps({"identities": [rights]}))
+            options.append(f"-s3.config={folder / 's3.json'}")
+        self.address = f"http://127.0.0.1:{s3}"
+        self._folder = folder
+        self._command = [program, "server", "-s3", f"-dir={folder}", "-ip=127.0.0.1", "-master.volumeSizeLimitMB=64", *options]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with (self._folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, cwd=self._folder)
+        _wait_until_it_answers(self.address, self._process)
+
+    def kill(self) -> None:
+        """End it: asked to end it takes its time, and what it holds is the test's."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
 @contextlib.contextmanager
-def object_server(folder: Path) -> Iterator[str]:
-    """Start a server that keeps its objects in a folder; yield its address."""
-    program = find_server()
-    assert program is not None
-    master, volume, filer, s3 = _free_ports(4)
-    ports = {"master.port": master, "volume.port": volume, "filer.port": filer, "s3.port": s3}
-    options = [f"-{name}={port}" for name, port in ports.items()]
-    command = [program, "server", "-s3", f"-dir={folder}", "-ip=127.0.0.1", "-master.volumeSizeLimitMB=64", *options]
-    with (folder / "server.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log, cwd=folder) as server:
-        try:
-            _wait_until_it_answers(f"http://127.0.0.1:{s3}", server)
-            yield f"http://127.0.0.1:{s3}"
-        finally:
-            server.kill()  # asked to end it takes its time, and what it holds is the test's
+def object_server(folder: Path, credentials: tuple[str, str] | None = None) -> Iterator[ObjectServer]:
+    """Start a server; it is gone afterwards."""
+    server = ObjectServer(folder, credentials)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+@contextlib.contextmanager
+def as_environment(server: ObjectServer, key: str = "somebody", secret: str = "secret") -> Iterator[None]:
+    """Credentials, region and address stand in the environment, as users give them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", server.address)
+        patch.setenv("AWS_ACCESS_KEY_ID", key)
+        patch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        yield
 
 
 def _wait_until_it_answers(address: str, server: subprocess.Popen[bytes]) -> None:
