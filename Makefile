@@ -7,8 +7,10 @@ MAPS ?=
 GPU_PYTHON ?= python3
 GPU_OPTIONS ?=
 SOAK_OPTIONS ?=
+TRY_FOLDER ?= /var/tmp/labelstore-image
+TRY_OPTIONS ?=
 
-.PHONY: help demo test lint types test-slow test-gpu examples soak bench bench-scale bench-encodings bench-quality bench-gpu bench-gpu-pooling families fuzz clean
+.PHONY: help demo test lint types test-slow test-gpu examples soak bench bench-scale bench-encodings bench-quality bench-gpu bench-gpu-pooling families fuzz lock-image try-image clean
 
 help:
 	@echo "make demo       annotate sample photographs with a real ImageNet model, and look at one"
@@ -24,6 +26,8 @@ help:
 	@echo "make fuzz       the reader on 10,000 hostile stores (10 minutes at most)"
 	@echo "make families   networks of timm and torchvision as annotators: the tables of docs/annotators.md (10 minutes)"
 	@echo "make bench-quality  map size, encoding and precision: bytes, and distances to the annotator"
+	@echo "make lock-image  the exact versions of what is in the image, anew"
+	@echo "make try-image  the Dockerfile's steps and compose.yaml's services without Docker, in a clean Debian"
 	@echo "make clean      remove environment, demo and build output"
 
 # One environment; an extra is installed again when setup.cfg changes.
@@ -38,8 +42,10 @@ $(VENV)/.demo: $(VENV)/.created setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[demo]'
 	@touch $@
 
+# dask-kubernetes without what it needs: of it the tests read the schemas of the operator's resources, and nothing runs.
 $(VENV)/.test: $(VENV)/.demo
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --no-deps 'dask-kubernetes>=2025.1'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.test
@@ -137,6 +143,14 @@ fuzz: $(VENV)/.test
 families: $(VENV)/.test
 	@mkdir -p bench-out
 	$(BIN)/python benchmarks/annotator_families.py --json bench-out/families.json --update docs/annotators.md
+
+# The exact versions in the image: run it with the image's Python.
+lock-image: $(VENV)/.test
+	$(BIN)/python docker/lock.py
+
+# As root, on Debian; needs debootstrap, busybox and 25 GB. TRY_OPTIONS='--device cuda', and what pip needs: see --help.
+try-image: $(VENV)/.test
+	$(BIN)/python docker/trial/try_image.py $(TRY_FOLDER) $(TRY_OPTIONS)
 
 clean:
 	rm -rf $(VENV) $(DEMO) build bench-out .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
