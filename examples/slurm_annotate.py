@@ -4,7 +4,7 @@
     python slurm_annotate.py --jobs 16 --partition gpu -- /shared/photos --store /shared/photos.zarr --model timm:resnet50
 
 What stands behind `--` is for `labelstore annotate`. Run it where the nodes reach it, and leave it there until it is done: in
-this process lives Dask's scheduler. The jobs end with it. Run again, it goes on: what is committed is not made twice.
+this process lives Dask's scheduler. The jobs end a minute after it. Run again, it goes on: what is committed is not made twice.
 """
 
 from __future__ import annotations
@@ -23,14 +23,22 @@ def main() -> int:
         if options.print_job:
             print(cluster.job_script())
             return 0
+        require_accepted(cluster.job_script())
         cluster.adapt(minimum_jobs=options.jobs, maximum_jobs=options.jobs)  # jobs whose time is up are followed by others
-        print(
-            f"{options.jobs} jobs submitted, the first worker is waited for; dashboard: {cluster.dashboard_link}",
-            file=sys.stderr,
-        )
+        print(f"{options.jobs} jobs: waiting for the first; dashboard: {cluster.dashboard_link}", file=sys.stderr)
         with Client(cluster) as client:
             client.wait_for_workers(1)  # the others join the run when SLURM starts them
         return subprocess.run(["labelstore", "annotate", *annotate, "--scheduler", cluster.scheduler_address]).returncode
+
+
+def require_accepted(script: str) -> None:
+    """Ask SLURM whether it would take such a job: once they are submitted, a refusal is one of many lines in Dask's log."""
+    try:
+        subprocess.run(["sbatch", "--test-only"], input=script, text=True, check=True)
+    except FileNotFoundError:
+        sys.exit("sbatch is not here: run this on a node of a SLURM cluster from which jobs are submitted")
+    except subprocess.CalledProcessError as refusal:
+        sys.exit(refusal.returncode)  # sbatch has said why
 
 
 def job(options: argparse.Namespace) -> dict[str, object]:

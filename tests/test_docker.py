@@ -345,3 +345,14 @@ def test_a_slurm_job_is_a_worker_with_a_gpu(tmp_path):
     worker = dask_worker.main.make_context("dask worker", words)
     assert (worker.params["nthreads"], worker.params["memory_limit"]) == (1, "0")
     assert "--gres" not in job_script(tmp_path, "--gres", "")
+
+
+def test_without_slurm_it_says_so(tmp_path):
+    command = [sys.executable, str(ROOT / "examples" / "slurm_annotate.py"), "--jobs", "1", "--interface", "lo", "--", "photos"]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, env=environment(PATH=str(tmp_path)), check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith(
+        "sbatch is not here: run this on a node of a SLURM cluster from which jobs are submitted"
+    )
