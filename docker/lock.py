@@ -17,8 +17,6 @@ HERE = Path(__file__).resolve().parent
 EXTRAS = "demo,fast,http,metrics,parquet,s3,timm"
 """What the image has of setup.cfg's extras; `tests/test_docker.py` holds the files to it."""
 TORCH, CUDA = ("torch", "torchvision"), ("cuda-", "nvidia-", "triton")
-CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-"""PyTorch's own index of builds without CUDA: PyPI has none of them for x86-64."""
 HEAD = "# Written by docker/lock.py: see there.\n"
 
 
@@ -28,7 +26,7 @@ def main() -> None:
     torch = {name: found.pop(name) for name in TORCH}
     cuda = {name: found.pop(name) for name in list(found) if name.startswith(CUDA)}
     write("requirements.txt", found)
-    write("requirements-cpu.txt", torch, f"--index-url {CPU_INDEX}\n")
+    write("requirements-cpu.txt", torch)  # of builds without CUDA: from the index that the Dockerfile asks for
     write("requirements-cuda.txt", {**torch, **cuda})
 
 
@@ -43,10 +41,10 @@ def resolve(*wanted: str) -> dict[str, str]:
     return found
 
 
-def write(name: str, versions: dict[str, str], options: str = "") -> None:
+def write(name: str, versions: dict[str, str]) -> None:
     """Write a file of requirements."""
     lines = [f"{package}=={version}\n" for package, version in sorted(versions.items())]
-    (HERE / name).write_text(HEAD + options + "".join(lines))
+    (HERE / name).write_text(HEAD + "".join(lines))
 
 
 if __name__ == "__main__":

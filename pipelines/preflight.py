@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import time
@@ -173,8 +174,9 @@ def require_versions(expected: Mapping[str, str]) -> None:
         raise RunError(f"the worker process {os.getpid()} on {socket.gethostname()} has {differ}. What is committed is kept")
 
 
-def own_versions() -> dict[str, str]:
-    """Return the versions of the packages that make a store's bytes, as they are here."""
+@functools.cache
+def own_versions() -> Mapping[str, str]:
+    """Return the versions of the packages that make a store's bytes, as this process has found them."""
     return {name: _version(name) for name in PACKAGES}
 
 
