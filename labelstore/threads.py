@@ -1,11 +1,15 @@
-"""How many threads a read may use, and work done by threads that are gone when it is done."""
+"""How many cores there are and threads a read may use, and work done by threads that are gone when it is done."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import math
 import os
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from labelstore.errors import OptionError
 
@@ -14,12 +18,34 @@ _WORTH_A_THREAD = 64
 """Rows below which a thread costs more than it saves (about 0.1 ms against 10 microseconds a row)."""
 
 
+_CGROUPS = Path("/sys/fs/cgroup")
+_NO_LIMIT = 2**31
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use: those that it is bound to, or a container's share of them, rounded up."""
+    return max(min(len(os.sched_getaffinity(0)), _allowed_cores(_CGROUPS)), 1)
+
+
+@functools.cache
+def _allowed_cores(root: Path) -> int:
+    """What the control group that a container sees as its root allows, of either version; very many where it says nothing."""
+    with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+        allowed, period = (root / "cpu.max").read_text().split()
+        return _NO_LIMIT if allowed == "max" else math.ceil(int(allowed) / int(period))
+    with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+        quota = int((root / "cpu" / "cpu.cfs_quota_us").read_text())
+        period = (root / "cpu" / "cpu.cfs_period_us").read_text()
+        return math.ceil(quota / int(period)) if quota > 0 else _NO_LIMIT
+    return _NO_LIMIT
+
+
 def usual_threads() -> int:
     """Return the cores that this process may use, four at most; one in a process that multiprocessing has started."""
     process = sys.modules.get("multiprocessing.process")  # not imported: then nobody has started us by it
     if process is not None and process.parent_process() is not None:
         return 1
-    return min(_MOST, len(os.sched_getaffinity(0)))
+    return min(_MOST, usable_cores())
 
 
 def check_threads(threads: int | None) -> int | None:

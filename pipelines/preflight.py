@@ -19,12 +19,13 @@ import torch
 from labelstore.errors import ImageDecodeError, RunError, StoreWriteError
 from labelstore.pipelines.annotators.spec import EnsembleSpec
 from labelstore.pipelines.observer import Observer
-from labelstore.pipelines.resources import Resources, WorkerFacts, settle, usable_cores
+from labelstore.pipelines.resources import Resources, WorkerFacts, settle
 from labelstore.pipelines.shard import load_annotators
 from labelstore.pipelines.sink import open_sink
 from labelstore.pipelines.sources import Place
 from labelstore.pipelines.store_files import store_files
 from labelstore.storage import PARTIAL, local_path
+from labelstore.threads import usable_cores
 
 PACKAGES = ("labelstore", "torch", "zarr")
 """Those that make the bytes of a store."""

@@ -12,6 +12,7 @@ import torch
 
 from labelstore.errors import OptionError
 from labelstore.pipelines import defaults
+from labelstore.threads import usable_cores
 
 _CORES_A_WORKER, _MOST_DECODERS = 4, 16
 _LEAST_THREADS = 2
@@ -132,11 +133,6 @@ def _shared_out(asked: Resources, workers: int, share: int, on_gpu: bool) -> Res
 def _share(cores: int, workers: int) -> int:
     """The threads that each of so many workers on these cores has."""
     return max(min(_LEAST_THREADS, cores), cores // max(workers, 1))
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def worker_environment(resources: Resources) -> dict[str, object]:

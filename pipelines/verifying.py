@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import multiprocessing
-import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -28,6 +27,7 @@ from labelstore.pipelines.store_files import StoreFiles, store_files
 from labelstore.schema import ArraySpec, StoreInfo, index_arrays
 from labelstore.storage import open_source, parse_group, store_arrays
 from labelstore.storage.chunks import decode_chunk
+from labelstore.threads import usable_cores
 
 _ROWS_A_TASK = 4096
 _MANY_ROWS, _MOST_WORKERS = 200_000, 8
@@ -212,7 +212,7 @@ def _check_distinct(texts: NDArray[np.bytes_], spec: ArraySpec, found: Verificat
 
 def _usual_workers(info: StoreInfo) -> int:
     """One a core, where there is enough to do for what it takes to start them."""
-    return 1 if info.num_rows < _MANY_ROWS else min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
+    return 1 if info.num_rows < _MANY_ROWS else min(usable_cores(), _MOST_WORKERS)
 
 
 def _check_shards(files: StoreFiles, found: Verification, ids: NDArray[np.bytes_], workers: int, observer: Observer) -> None:

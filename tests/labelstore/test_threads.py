@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import threading
 
 import pytest
 
-from labelstore.threads import in_parts, usual_threads
+from labelstore import threads as module
+from labelstore.threads import in_parts, usable_cores, usual_threads
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 100])
@@ -55,3 +57,26 @@ def test_workers_use_one_thread(method):
     assert results.get(timeout=60) == 1
     child.join()
     assert usual_threads() >= 1
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, 12),
+        ({"cpu.max": "max 100000\n"}, 12),
+        ({"cpu.max": "200000 100000\n"}, 2),
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "10000 100000\n"}, 1),
+        ({"cpu.max": "9900000 100000\n"}, 12),
+        ({"cpu.max": "nonsense\n"}, 12),
+        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 12),
+    ],
+)
+def test_a_containers_share_of_the_cores_counts(tmp_path, monkeypatch, files, cores):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)))
+    monkeypatch.setattr(module, "_CGROUPS", tmp_path)
+    assert usable_cores() == cores

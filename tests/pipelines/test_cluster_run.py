@@ -14,6 +14,7 @@ from PIL import Image
 from runs import Heard
 
 from labelstore import LabelMapReader
+from labelstore import threads as threads_module
 from labelstore.errors import OptionError, RunError
 from labelstore.pipelines import plan
 from labelstore.pipelines.annotate import Summary, annotate
@@ -22,6 +23,7 @@ from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.resources import SPIN_BRIEFLY, SPIN_NEVER, Resources, plan_resources
 from labelstore.pipelines.samples import copy_samples
 from labelstore.pipelines.settings import Settings
+from labelstore.threads import usable_cores
 
 COLOURS = Settings(model="toy_annotators:colours", encoding="topk", top_k=3)
 DEADLY = Settings(model="unruly_annotators:deadly", top_k=3)
@@ -124,7 +126,7 @@ def variables() -> dict[str, str | None]:
 
 def test_every_cluster_has_its_own_settings_and_leaves_none_behind(monkeypatch):
     monkeypatch.setenv("MALLOC_ARENA_MAX", "3")  # the user's own is kept
-    before, cores = os.environ.copy(), len(os.sched_getaffinity(0))
+    before, cores = os.environ.copy(), usable_cores()
     for workers, threads in ((1, 1), (1, cores + 1)):
         resources = Resources(workers, "cpu", threads, 1, 1)
         with local_cluster(resources) as client:
@@ -136,6 +138,7 @@ def test_every_cluster_has_its_own_settings_and_leaves_none_behind(monkeypatch):
 
 def test_resources_are_shared_out_among_the_workers(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)))
+    monkeypatch.setattr(threads_module, "_CGROUPS", Path("/nowhere"))
     for workers, count, threads in ((None, 3, 4), (1, 1, 12), (5, 5, 2), (24, 24, 2), (0, 0, 12)):
         planned = plan_resources(workers, "cpu", 32)
         assert (planned.workers, planned.threads, planned.device, planned.batch_size) == (count, threads, "cpu", 32)
