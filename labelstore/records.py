@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from labelstore.attributes import Attributes
 
 MAX_CLASSES = 65535
+AXES = ("yx", "xy")
 _MAX_PATTERN_VALUES = 1 << 20
 _MAX_EXTENTS = 1 << 16
 
@@ -27,7 +28,8 @@ class AnnotatorRecord:
 
     ``name`` is its full name, ``requested`` what the user called it, ``weights`` their file (None: the model's
     own); ``others`` are further models, whose logits were averaged with its own, and ``weights_sha256`` is over all of them.
-    ``flip``: averaged with the mirrored image's.
+    ``flip``: averaged with the mirrored image's. Of maps that another program made: ``input_size`` 0, no ``mean`` and ``std``,
+    and empty texts for what is not known.
     """
 
     name: str
@@ -46,6 +48,19 @@ class AnnotatorRecord:
     def full_name(self) -> str:
         """The names of all its models."""
         return " + ".join([self.name, *(other.name for other in self.others)])
+
+
+@dataclass(frozen=True)
+class ImportRecord:
+    """Where maps come from that were not made by annotating images.
+
+    ``kind`` says what was read (``relabel``, ``tokenlabeling``, ``arrays``, ``store``, or what a program's author calls it),
+    ``location`` where it was, ``axes`` how the last two axes of its maps lay there: ``yx``, or ``xy`` and turned round.
+    """
+
+    kind: str
+    location: str
+    axes: str = "yx"
 
 
 @dataclass(frozen=True)
@@ -120,7 +135,7 @@ def parse_annotator(take: Attributes) -> AnnotatorRecord:
     return AnnotatorRecord(
         name=take.text("name"),
         weights_sha256=take.text("weights_sha256"),
-        input_size=take.whole("input_size", 1, 2**20),
+        input_size=take.whole("input_size", 0, 2**20),
         mean=take.numbers("mean"),
         std=take.numbers("std"),
         interpolation=take.text("interpolation"),
@@ -130,6 +145,14 @@ def parse_annotator(take: Attributes) -> AnnotatorRecord:
         flip=flip,
         precision=take.text("precision", optional=True) or "float32",
     )
+
+
+def parse_imported(take: Attributes) -> ImportRecord | None:
+    """Take where imported maps come from out of a store's attributes; None where they were annotated."""
+    if take.values.get("imported") is None:
+        return None
+    found = take.nested("imported")
+    return ImportRecord(found.text("kind"), found.text("location"), found.one_of("axes", AXES))
 
 
 def _member(take: Attributes) -> MemberRecord:

@@ -18,11 +18,13 @@ from labelstore.records import (
     MAX_CLASSES,
     AnnotatorRecord,
     Extent,
+    ImportRecord,
     LabelDistance,
     SpectralShape,
     parse_annotator,
     parse_distance,
     parse_extents,
+    parse_imported,
     parse_spectral,
 )
 
@@ -103,7 +105,8 @@ class StoreInfo:
     ``top_k`` is K of the maps that are read; ``map_size`` is ``(H, W)``; ``created`` is UTC in ISO 8601; ``target_names`` are
     the folders' names where folders are labels; ``images_root`` is where the images lay when the store was made; ``decoder`` is
     what made pixels of them. ``extents`` are empty for a store that was made in one go; else its rows by the runs that added
-    them, and what lies between two of them are holes. ``ids_array`` is the array that holds the ids.
+    them, and what lies between two of them are holes. ``ids_array`` is the array that holds the ids. ``imported`` says where
+    maps come from that were not annotated.
     """
 
     num_rows: int
@@ -128,6 +131,7 @@ class StoreInfo:
     recipe: str = field(default="", repr=False)
     extents: tuple[Extent, ...] = ()
     ids_array: str = "ids"
+    imported: ImportRecord | None = None
 
     @property
     def num_shards(self) -> int:
@@ -200,6 +204,7 @@ class StoreInfo:
             recipe=take.text("recipe"),
             extents=parse_extents(take),
             ids_array=take.text("ids_array", optional=True) or "ids",
+            imported=parse_imported(take),
         )
         _check_sizes(take, info)
         _check_extents(take, info)

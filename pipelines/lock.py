@@ -47,6 +47,26 @@ def store_lock(location: str) -> Iterator[None]:
 
 
 @contextmanager
+def shared_lock(location: str) -> Iterator[None]:
+    """Hold a part of a local store's lock: several processes may, each with shards of its own, and none that needs all of it.
+
+    The last one removes the file. Raises as `store_lock` does.
+    """
+    path = local_path(location)
+    if path is None:
+        yield
+        return
+    _, descriptor = _acquire(path, fcntl.LOCK_SH)
+    try:
+        yield
+    finally:
+        if _lock(descriptor, fcntl.LOCK_EX):  # nobody else has a part of it
+            with contextlib.suppress(OSError):
+                (path / LOCK).unlink()
+        os.close(descriptor)
+
+
+@contextmanager
 def try_store_lock(location: str) -> Iterator[StoreWriteError | None]:
     """Hold a store's lock, or say why that cannot be: who only reads may go on."""
     with contextlib.ExitStack() as stack:
@@ -68,12 +88,12 @@ def is_locked(location: str) -> bool:
     except OSError:
         return False
     try:
-        return not _lock(descriptor, fcntl.LOCK_SH)
+        return not _lock(descriptor, fcntl.LOCK_EX)
     finally:
         os.close(descriptor)
 
 
-def _acquire(path: Path) -> tuple[bool, int]:
+def _acquire(path: Path, how: int = fcntl.LOCK_EX) -> tuple[bool, int]:
     """Return whether the folder was made, and the locked file."""
     made = False
     while True:
@@ -84,7 +104,7 @@ def _acquire(path: Path) -> tuple[bool, int]:
             continue  # whoever had made the folder for his lock has just removed it
         except OSError as error:
             raise StoreWriteError(f"{path}: cannot be written: {error.strerror}") from error
-        if not _lock(descriptor, fcntl.LOCK_EX):
+        if not _lock(descriptor, how):
             owner = _owner(descriptor)
             os.close(descriptor)
             raise StoreBusyError(f"{path}: {owner} is writing to this store; wait for it, or end it, and try again")

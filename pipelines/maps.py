@@ -25,11 +25,11 @@ from torch import Tensor
 from labelstore.pipelines.annotators.ensemble import Ensemble
 from labelstore.pipelines.device_decode import decode_on_device
 from labelstore.pipelines.encoders import encode
+from labelstore.pipelines.encoders.listed import LARGEST_SCORE
 from labelstore.pipelines.loading import LoadedImage
-from labelstore.schema import ERROR_BYTES, Status, StoreInfo
+from labelstore.schema import StoreInfo
 
 _IN_FLIGHT = 2
-_LARGEST_LOGIT = 1e37  # differences of larger ones leave float32, in which scores are decoded
 _NOT_FINITE = "the annotator's logits are not finite"
 T = TypeVar("T")
 Forwarded = tuple[Tensor, list[str], torch.cuda.Event | None]
@@ -215,7 +215,7 @@ def _done(function: Callable[..., T], *arguments: Any) -> Future[T]:
 
 def is_usable(logits: Tensor) -> Tensor:
     """Whether each image's logits ``[B, C, H, W]`` can be kept, bool ``[B]``."""
-    return (logits.abs() <= _LARGEST_LOGIT).flatten(1).all(dim=1)  # false for NaN too
+    return (logits.abs() <= LARGEST_SCORE).flatten(1).all(dim=1)  # false for NaN too
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -247,22 +247,3 @@ def to_pixels(images: Sequence[LoadedImage], annotators: Ensemble) -> tuple[list
                 for number, part in enumerate(found):
                     pixels[number][at] = part
     return pixels, unreadable
-
-
-def fill_rows(out: dict[str, NDArray[Any]], start: int, batch: MapBatch) -> None:
-    """Put a batch into a shard's arrays; rows that failed keep the fill values and get their reason."""
-    for offset, (error, crc32) in enumerate(zip(batch.errors, batch.crc32, strict=True)):
-        row = start + offset
-        out["image_crc32"][row] = crc32
-        out["status"][row] = Status.FAILED if error else Status.DONE
-        if error:
-            reason = np.frombuffer(cut_text(error), np.uint8)
-            out["errors"][row, : len(reason)] = reason
-        else:
-            for name, values in batch.arrays.items():
-                out[name][row] = values[offset]
-
-
-def cut_text(text: str) -> bytes:
-    """Return a text as at most 160 bytes of UTF-8, cut between characters."""
-    return text.encode(errors="replace")[:ERROR_BYTES].decode(errors="ignore").encode()

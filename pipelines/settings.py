@@ -151,7 +151,7 @@ def new_store_info(settings: Settings, listing: Listing, found: EnsembleInfo, id
         target_names=listing.target_names,
         images_root=listing.root,
         decoder=settings.chosen_decoder(),
-        versions=_versions(),
+        versions=recorded_versions(),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         recipe=find_encoding(encoding.name, "new store").recipe,
     )
@@ -208,7 +208,8 @@ def _in_words(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _versions() -> dict[str, str]:
+def recorded_versions() -> dict[str, str]:
+    """Return the versions that a new store records."""
     found = {}
     for name in _RECORDED_VERSIONS:
         try:

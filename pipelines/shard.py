@@ -9,23 +9,19 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from labelstore.errors import OptionError, StoreMismatchError
-from labelstore.fetch import RowFetcher
 from labelstore.pipelines.annotators.ensemble import Ensemble, load_ensemble
 from labelstore.pipelines.annotators.spec import EnsembleSpec
 from labelstore.pipelines.loading import LoadSpec, load_batches
-from labelstore.pipelines.maps import MapBatch, Mapper, Stopwatch, fill_rows
+from labelstore.pipelines.maps import MapBatch, Mapper, Stopwatch
 from labelstore.pipelines.plan import JobSpec, ShardReport, ShardSpec, TaskSpec, TrialSpec
+from labelstore.pipelines.shard_rows import ShardRows
 from labelstore.pipelines.sources.places import Place
-from labelstore.pipelines.store import ShardWriter, is_committed
-from labelstore.schema import Status, StoreInfo
-from labelstore.storage import open_source
+from labelstore.pipelines.writer import LabelMapWriter
+from labelstore.schema import StoreInfo
 
 OnShardRows = Callable[[int, int, int], None]
 """Called with a shard, and how many more of its rows are done and failed."""
@@ -40,7 +36,7 @@ def annotate_shards(spec: TaskSpec, on_rows: OnShardRows | None = None) -> Itera
     """
     job = spec.job
     writer = _open_writer(job)
-    stored = _stored_reports(spec, writer)
+    stored = [report for shard in spec.shards if (report := writer.stored_report(shard.shard)) is not None]
     yield from stored
     shards = [shard for shard in spec.shards if shard.shard not in {report.shard for report in stored}]
     if not shards:
@@ -53,11 +49,11 @@ def annotate_shards(spec: TaskSpec, on_rows: OnShardRows | None = None) -> Itera
     writing: Future[ShardReport] | None = None
     with torch_threads(job.threads), ThreadPoolExecutor(1, "write") as executor:
         for shard, each in zip(shards, sizes, strict=True):
-            report, arrays = _annotate(shard, itertools.islice(batches, len(each)), writer, on_rows)
+            report, rows = _annotate(shard, itertools.islice(batches, len(each)), writer, on_rows)
             report = replace(report, notes=tuple(mapper.notes))
             if writing is not None:
                 yield writing.result()
-            writing = executor.submit(_write, report, arrays, writer, watch)
+            writing = executor.submit(_write, report, rows, watch)
         if writing is not None:
             yield writing.result()
 
@@ -72,7 +68,7 @@ def try_rows(spec: TrialSpec, on_rows: OnShardRows | None = None) -> None:
                 on_rows(spec.shard, 0, 0)
 
 
-def _mapper(job: JobSpec, writer: ShardWriter, watch: Stopwatch) -> Mapper:
+def _mapper(job: JobSpec, writer: LabelMapWriter, watch: Stopwatch) -> Mapper:
     annotators = cached_ensemble(job.annotators, job.device)
     require_same_annotator(annotators, writer.info, writer.location)
     return Mapper(annotators, writer.info, watch)
@@ -83,37 +79,25 @@ def _batches(job: JobSpec, mapper: Mapper, places: Sequence[Place], sizes: Seque
     return mapper.map(mapper.watch.timed("wait for images", loaded))
 
 
-def _stored_reports(spec: TaskSpec, writer: ShardWriter) -> list[ShardReport]:
-    """The reports of those shards that have a matching commit by now."""
-    source, info = open_source(spec.job.store)
-    rows_of, found = RowFetcher(source, info), []
-    for shard in (shard.shard for shard in spec.shards if is_committed(source, shard.shard)):
-        rows, ids = info.shard_rows(shard), writer.image_ids(shard)
-        failed = np.flatnonzero(rows_of.status(np.array(rows)) == Status.FAILED).tolist()
-        failures = tuple((ids[at], rows_of.error(rows.start + at)) for at in failed)
-        found.append(ShardReport(shard, len(rows), failures, {}))
-    return found
-
-
 def _annotate(
-    spec: ShardSpec, batches: Iterator[MapBatch], writer: ShardWriter, on_rows: OnShardRows | None
-) -> tuple[ShardReport, dict[str, NDArray[Any]]]:
-    ids, arrays = writer.image_ids(spec.shard), writer.empty_rows(spec.shard)
+    spec: ShardSpec, batches: Iterator[MapBatch], writer: LabelMapWriter, on_rows: OnShardRows | None
+) -> tuple[ShardReport, ShardRows]:
+    rows = writer.shard(spec.shard)
     failures: list[tuple[str, str]] = []
     start = 0
     for batch in batches:
-        fill_rows(arrays, start, batch)
-        failed = [(ids[start + at], error) for at, error in enumerate(batch.errors) if error]
+        rows.put(start, batch.arrays, batch.errors, batch.crc32)
+        failed = [(rows.ids[start + at], error) for at, error in enumerate(batch.errors) if error]
         failures.extend(failed)
         start += len(batch.errors)
         if on_rows is not None:
             on_rows(spec.shard, len(batch.errors) - len(failed), len(failed))
-    return ShardReport(spec.shard, len(ids), tuple(failures), {}), arrays
+    return ShardReport(spec.shard, len(rows), tuple(failures), {}), rows
 
 
-def _write(report: ShardReport, arrays: dict[str, NDArray[Any]], writer: ShardWriter, watch: Stopwatch) -> ShardReport:
+def _write(report: ShardReport, rows: ShardRows, watch: Stopwatch) -> ShardReport:
     with watch.stage("write"):
-        writer.write(report.shard, arrays)
+        rows.commit()
     return replace(report, seconds=watch.take())
 
 
@@ -126,8 +110,8 @@ def _load_spec(annotators: Ensemble, info: StoreInfo, job: JobSpec) -> LoadSpec:
 
 
 @functools.lru_cache(maxsize=1)
-def _open_writer(job: JobSpec) -> ShardWriter:
-    return ShardWriter(job.store)
+def _open_writer(job: JobSpec) -> LabelMapWriter:
+    return LabelMapWriter(job.store, lock=False)
 
 
 _LOADING = threading.Lock()

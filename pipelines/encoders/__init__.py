@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,13 +17,18 @@ from labelstore.schema import StoreInfo
 
 Arrays = dict[str, NDArray[Any]]
 
-__all__ = ["ENCODERS", "encode"]
+__all__ = ["ENCODERS", "encode", "encode_dense"]
 
 
 def encode(logits: Tensor, info: StoreInfo) -> Arrays:
     """Return the arrays that the store keeps of dense logits ``[B, C, H, W]`` (finite), in its dtypes, in host memory."""
     dtypes = {spec.name: spec.numpy_dtype for spec in find_encoding(info.encoding, "encode").arrays(info)}
     return {name: np.asarray(array, dtypes[name]) for name, array in ENCODERS[info.encoding](logits, info).items()}
+
+
+def encode_dense(logits: NDArray[np.float32], info: StoreInfo) -> Arrays:
+    """`encode` for arrays, on the CPU."""
+    return encode(torch.from_numpy(logits), info)
 
 
 def _topk(logits: Tensor, info: StoreInfo) -> Arrays:

@@ -16,9 +16,8 @@ from toy_annotators import NAMES
 from labelstore import LabelMapReader
 from labelstore.pipelines.annotators import AnnotatorSpec, EnsembleSpec, load_ensemble
 from labelstore.pipelines.loading import LoadSpec, load_batches, load_image
-from labelstore.pipelines.maps import Mapper, Stopwatch, cut_text, fill_rows, to_pixels
+from labelstore.pipelines.maps import Mapper, Stopwatch, to_pixels
 from labelstore.pipelines.sources import FilePlace
-from labelstore.schema import Status
 
 
 @pytest.fixture(scope="module")
@@ -67,19 +66,6 @@ def test_failed_images_are_black_squares(tmp_path, colours):
     assert unreadable == [""]
 
 
-def test_rows_that_failed_keep_the_fill_values_and_their_reason(places, colours, info, tmp_path):
-    (tmp_path / "1.png").write_bytes(b"")
-    (batch,), _ = mapped(places[:3], colours, info, [3])
-    out = {name: np.full((5, *values.shape[1:]), 7, values.dtype) for name, values in batch.arrays.items()}
-    out |= {"image_crc32": np.zeros(5, np.uint32), "status": np.zeros(5, np.uint8), "errors": np.zeros((5, 160), np.uint8)}
-    fill_rows(out, 1, batch)
-    assert out["status"].tolist() == [Status.PENDING, Status.DONE, Status.FAILED, Status.DONE, Status.PENDING]
-    assert bytes(out["errors"][2]).rstrip(b"\0") == b"the file is empty"
-    for name, values in batch.arrays.items():
-        assert (out[name][[0, 2, 4]] == 7).all()
-        np.testing.assert_array_equal(out[name][[1, 3]], values[[0, 2]])
-
-
 class Cramped:
     """An ensemble on a device that has memory for so many images."""
 
@@ -120,13 +106,6 @@ def test_no_memory_for_one_image_and_other_errors_end_the_run(places, colours, i
         mapped(places, Cramped(colours, 0, OUT_OF_MEMORY[0]), info, [2])
     with pytest.raises(RuntimeError, match="something else"):
         mapped(places, Cramped(colours, 0, RuntimeError("something else")), info, [2])
-
-
-def test_reasons_are_cut_between_characters():
-    assert cut_text("short") == b"short"
-    assert cut_text("é" * 100) == "é".encode() * 80
-    assert cut_text("x" + "é" * 100) == b"x" + "é".encode() * 79
-    assert cut_text("\udcff") == b"?"
 
 
 def test_a_store_of_more_classes_than_the_paper_has(places, info):

@@ -104,7 +104,7 @@ def test_interrupted_between_it_goes_on_like_any_other_run(images, tmp_path, mon
     for name in BROKEN:
         paint(images / name, "blue")
     with monkeypatch.context() as patch:
-        patch.setattr("labelstore.pipelines.run.annotate_shards", interrupted)
+        patch.setattr("labelstore.pipelines.engine.annotate_shards", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(images, store, retry=True)
     with pytest.raises(PendingRowError):

@@ -1,0 +1,153 @@
+"""The rows of one shard on their way into a store: put in, or failed with a reason, and then committed together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from labelstore.errors import MapsError
+from labelstore.pipelines.encoders import encode_dense
+from labelstore.pipelines.encoders.listed import LARGEST_SCORE, encode_listed, find_problems
+from labelstore.pipelines.store import ShardWriter
+from labelstore.schema import ERROR_BYTES, Status
+
+_SHOWN = 3
+
+
+class ShardRows:
+    """The rows of a shard. A context manager: left without an exception it commits, else the shard stays pending.
+
+    For one thread. Every row must be put or failed, each once, in any order.
+
+    Parameters
+    ----------
+    writer
+        Of the store.
+    shard
+        Its number.
+    """
+
+    def __init__(self, writer: ShardWriter, shard: int) -> None:
+        self.shard = shard
+        self.info = writer.info
+        self.ids = writer.image_ids(shard)
+        """The rows' image ids."""
+        self._writer = writer
+        self._arrays = writer.empty_rows(shard)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __enter__(self) -> ShardRows:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            self.commit()
+
+    def put_maps(self, start: int, classes: ArrayLike, scores: ArrayLike, image_crc32: Sequence[int] | None = None) -> None:
+        """Put label maps that list their K best classes, from a row on. For stores of encoding ``topk``.
+
+        Parameters
+        ----------
+        start
+            The first map's place in the shard.
+        classes
+            Whole numbers ``[n, K, H, W]`` below the store's ``num_classes``, distinct at each location, in any order along K;
+            65535: no class.
+        scores
+            ``[n, K, H, W]``: their logits, finite. What classes that are not listed count as is the store's ``baseline``.
+        image_crc32
+            Of the image files' bytes, where known.
+
+        Raises
+        ------
+        MapsError
+            Other shapes or values; the message names the image.
+        """
+        listed, values = np.asarray(classes), np.asarray(scores)
+        shape = (self.info.top_k, *self.info.map_size)
+        for name, given in (("classes", listed), ("scores", values)):
+            if given.ndim != 4 or given.shape[1:] != shape or len(given) != len(listed):
+                raise MapsError(f"{name}: expected [n, {', '.join(map(str, shape))}], got {list(given.shape)}")
+            if given.dtype.kind not in "iuf":
+                raise MapsError(f"{name}: expected numbers, got {given.dtype}")
+        if self.info.encoding != "topk":
+            raise MapsError(f"expected dense logits for encoding {self.info.encoding} (put_logits), got the K best classes")
+        self._refuse(start, find_problems(listed, values, self.info.num_classes))
+        self.put(start, encode_listed(listed, values, self.info), [""] * len(listed), image_crc32)
+
+    def put_logits(self, start: int, logits: ArrayLike, image_crc32: Sequence[int] | None = None) -> None:
+        """Put dense logits ``[n, C, H, W]``, finite, from a row on, for the store to encode. Else as `put_maps`."""
+        values = np.asarray(logits, np.float32)
+        shape = (self.info.num_classes, *self.info.map_size)
+        if values.ndim != 4 or values.shape[1:] != shape:
+            raise MapsError(f"logits: expected [n, {', '.join(map(str, shape))}], got {list(values.shape)}")
+        fine = logits_are_usable(values)
+        self._refuse(start, ["" if good else "logits: expected finite numbers" for good in fine.tolist()])
+        self.put(start, encode_dense(values, self.info), [""] * len(values), image_crc32)
+
+    def fail(self, row: int, reason: str) -> None:
+        """Say why a row has no map; the row's place in the shard."""
+        self.put(row, {}, [reason])
+
+    def put(
+        self,
+        start: int,
+        arrays: Mapping[str, NDArray[Any]],
+        errors: Sequence[str],
+        image_crc32: Sequence[int] | None = None,
+    ) -> None:
+        """Put encoded maps, from a row on: the encoding's arrays, and why rows have failed ('' where they have not).
+
+        Rows that failed keep the fill values.
+        """
+        if start < 0 or start + len(errors) > len(self):
+            raise MapsError(f"shard {self.shard}: expected rows 0 to {len(self) - 1}, got {start} to {start + len(errors) - 1}")
+        part = slice(start, start + len(errors))
+        failed = np.array([bool(error) for error in errors], bool)
+        self._arrays["status"][part] = np.where(failed, Status.FAILED, Status.DONE)
+        if image_crc32 is not None:
+            self._arrays["image_crc32"][part] = image_crc32
+        for row in np.flatnonzero(failed).tolist():
+            reason = np.frombuffer(cut_text(errors[row]), np.uint8)
+            self._arrays["errors"][start + row, : len(reason)] = reason
+        for name, values in arrays.items():
+            self._arrays[name][part][~failed] = values[~failed]
+
+    def commit(self) -> None:
+        """Write the shard, durably.
+
+        Raises
+        ------
+        MapsError
+            Rows that were neither put nor failed.
+        StoreWriteError
+            The disk is full or read-only; the shard stays pending.
+        """
+        left = np.flatnonzero(self._arrays["status"] == Status.PENDING)
+        if len(left):
+            names = ", ".join(self.ids[row] for row in left[:_SHOWN])
+            raise MapsError(f"shard {self.shard}: {len(left)} rows have neither a map nor a reason why not: {names}")
+        self._writer.write(self.shard, self._arrays)
+
+    def _refuse(self, start: int, problems: Sequence[str]) -> None:
+        for offset, problem in enumerate(problems):
+            if problem:
+                name = self.ids[start + offset] if start + offset < len(self) else f"row {start + offset}"
+                raise MapsError(f"{name}: {problem}")
+
+
+def logits_are_usable(logits: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Whether each image's dense logits ``[n, C, H, W]`` can be kept, ``[n]``."""
+    largest = np.maximum(logits.max(axis=(1, 2, 3)), -logits.min(axis=(1, 2, 3)))
+    return np.asarray(largest <= LARGEST_SCORE)  # not for NaN
+
+
+def cut_text(text: str) -> bytes:
+    """Return a text as at most 160 bytes of UTF-8, cut between characters."""
+    return text.encode(errors="replace")[:ERROR_BYTES].decode(errors="ignore").encode()
