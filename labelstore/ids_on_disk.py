@@ -28,6 +28,11 @@ class IdsOnDisk(IdTable):
     """The ids of a store, read a shard at a time; see `labelstore.ids.IdTable`.
 
     Up to 64 MB of them are kept, and of every shard that was looked into the first id.
+
+    Raises
+    ------
+    DamagedError
+        The last shard's ids are not there.
     """
 
     def __init__(self, source: Source, info: StoreInfo) -> None:
@@ -39,6 +44,7 @@ class IdsOnDisk(IdTable):
         self._first: dict[int, bytes] = {}
         self._in_order = False
         """Known only when all have been seen."""
+        self._read(info.num_shards - 1)  # a store that claims more rows than it has is refused at once
 
     def __len__(self) -> int:
         return self._info.num_rows

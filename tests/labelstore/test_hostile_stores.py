@@ -120,7 +120,7 @@ def test_what_is_no_file_of_a_shard_is_damage(topk, file, make, words):
     ("changes", "error", "words"),
     [
         ({"num_rows": 2**47}, StoreTooLargeError, "no memory for a store of 140,737,488,355,328 rows"),
-        ({"num_rows": 10**7}, DamagedError, "ids/c.3.0: missing"),
+        ({"num_rows": 10**7}, DamagedError, "ids/c.[0-9]+.0: missing"),
         ({"id_bytes": 65536, "shard_size": 2**16}, FormatError, "'labelstore.shard_size': expected at most 4,096 rows"),
         ({"map_size": [4096, 4096]}, FormatError, "'labelstore.map_size': expected at most 2,796,202 locations of 3 classes"),
         ({"extents": [{"start": 0, "stop": 9}] * 70_000}, FormatError, "'labelstore.extents': expected a list of at most"),
