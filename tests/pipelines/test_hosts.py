@@ -17,7 +17,7 @@ from commands import command_line, environment, run_here
 from dask_cluster import SECONDS_TO_WAIT, Cluster, wait_until
 from folders import store_contents
 from hosts import can_make_hosts, hosts
-from pictures import paint
+from pictures import paint_many
 
 pytestmark = [
     pytest.mark.slow,
@@ -30,10 +30,7 @@ IMAGES = 400
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    colours = ("red", "green", "blue", "yellow")
-    for number in range(IMAGES):
-        paint(tmp_path / "images" / f"{number:03}.png", colours[number % 4])
-    return tmp_path / "images"
+    return paint_many(tmp_path / "images", IMAGES)
 
 
 @pytest.fixture

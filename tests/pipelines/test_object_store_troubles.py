@@ -16,7 +16,7 @@ from commands import command_line, environment, run_here, run_installed
 from dask_cluster import wait_until
 from folders import store_contents
 from object_server import ObjectServer, as_environment, find_server, object_server
-from pictures import paint
+from pictures import paint_many
 
 from labelstore.pipelines.store_files import store_files
 
@@ -43,10 +43,7 @@ def server(tmp_path: Path) -> Iterator[ObjectServer]:
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    colours = ("red", "green", "blue", "yellow")
-    for number in range(IMAGES):
-        paint(tmp_path / "images" / f"{number:03}.png", colours[number % 4])
-    return tmp_path / "images"
+    return paint_many(tmp_path / "images", IMAGES)
 
 
 def workers_of(run: subprocess.Popen[str]) -> list[psutil.Process]:

@@ -21,3 +21,11 @@ def paint(
     path.parent.mkdir(parents=True, exist_ok=True)
     draw(first, second, size, stacked=stacked).save(path)
     return path
+
+
+def paint_many(folder: Path, count: int) -> Path:
+    """A folder of so many pictures, of four colours in turn."""
+    colours = ("red", "green", "blue", "yellow")
+    for number in range(count):
+        paint(folder / f"{number:04}.png", colours[number % len(colours)])
+    return folder
