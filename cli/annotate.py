@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from rich.console import Console
 from labelstore.cli.output import human_bytes, human_count, human_seconds
 from labelstore.cli.telling import tell, warn
 from labelstore.cli.watching import watched
+from labelstore.cli.where import Where, where_options
 from labelstore.pipelines import defaults
 from labelstore.pipelines.annotators.spec import PRECISIONS
 from labelstore.schema import BASELINES, EXIF_RULES
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from labelstore.pipelines.summary import Summary
 
 _SHOWN_FAILURES = 10
-_FILE = click.Path(exists=True, dir_okay=False)
 
 
 def _triple(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, float, float] | None:
@@ -39,34 +39,7 @@ def _triple(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
 @click.command("annotate")
 @click.argument("images", nargs=-1)
 @click.option("--store", default="labels.zarr", show_default=True, help="Where the store is, or is to be.")
-@click.option(
-    "--workers",
-    type=click.IntRange(0),
-    help="Worker processes; 0: this process alone, and an image that kills it ends the run.  "
-    "[default: one a GPU, or one for every 4 cores]",
-)
-@click.option(
-    "--scheduler",
-    metavar="ADDRESS",
-    help="Use the workers of a Dask cluster that is there already, such as tcp://10.0.0.1:8786; instead of --workers.",
-)
-@click.option(
-    "--scheduler-file",
-    type=click.Path(dir_okay=False),
-    metavar="FILE",
-    help="Likewise: the file in which `dask scheduler --scheduler-file FILE` has written its address.",
-)
-@click.option("--tls-ca-file", metavar="FILE", type=_FILE, help="For tls://: who vouches for the scheduler (PEM).")
-@click.option("--tls-cert", metavar="FILE", type=_FILE, help="Its own certificate (PEM).  [default: as Dask is configured]")
-@click.option("--tls-key", metavar="FILE", type=_FILE, help="The key of that certificate (PEM).")
-@click.option(
-    "--worker-timeout",
-    type=click.FloatRange(0),
-    default=defaults.WORKER_TIMEOUT,
-    show_default=True,
-    metavar="SECONDS",
-    help="End a worker process that has work and makes no progress for so long; 0: never.",
-)
+@where_options
 @click.option(
     "--model",
     multiple=True,
@@ -159,19 +132,10 @@ def _triple(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
     help="Images a shard: the unit of work, and what an interruption can cost.  [default: by the number of images]",
 )
 @click.option(
-    "--batch-size",
-    type=click.IntRange(1),
-    metavar="B",
-    help="Images a forward pass; halved when memory runs out.  "
-    f"[default: {defaults.CUDA_BATCH_SIZE} on a GPU, {defaults.CPU_BATCH_SIZE} or fewer on the CPU]",
-)
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
     help="bfloat16: mixed precision, the head in float32.  [default: bfloat16 on a GPU that has it]",
 )
-@click.option("--compile", "compiled", is_flag=True, help="Use torch.compile: minutes at the start, faster from then on.")
 @click.option(
     "--decoder",
     type=click.Choice(defaults.DECODERS),
@@ -205,16 +169,7 @@ def _triple(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
 def command(
     images: tuple[str, ...],
     store: str,
-    workers: int | None,
-    scheduler: str | None,
-    scheduler_file: str | None,
-    tls_ca_file: str | None,
-    tls_cert: str | None,
-    tls_key: str | None,
-    worker_timeout: float,
-    batch_size: int | None,
-    device: str,
-    compiled: bool,
+    where: Where,
     images_root: str | None,
     image_column: str | None,
     id_column: str | None,
@@ -245,33 +200,18 @@ def command(
       labelstore annotate /data/photos --store s3://bucket/labels.zarr --scheduler tcp://10.0.0.1:8786
     """
     from labelstore.pipelines.annotate import annotate  # torch and Dask take seconds: not for --help
-    from labelstore.pipelines.cluster import read_scheduler_file
-    from labelstore.pipelines.resources import ClusterAddress, plan_resources, resources_elsewhere
     from labelstore.pipelines.samples import FOLDER, copy_samples
     from labelstore.pipelines.settings import Settings
     from labelstore.pipelines.sources import ImagesSpec
 
-    if scheduler is not None and scheduler_file is not None:
-        raise click.UsageError("--scheduler and --scheduler-file both say where the scheduler is: leave one of them out")
-    if workers is not None and (scheduler is not None or scheduler_file is not None):
-        raise click.UsageError("--workers starts workers here, --scheduler uses those of a cluster: leave one of them out")
-    if scheduler is None and scheduler_file is None and (tls_ca_file or tls_cert or tls_key):
-        raise click.UsageError("--tls-ca-file, --tls-cert, --tls-key: go with --scheduler tls://...")
     console = Console(stderr=True, quiet=log_format == "json")
     if not images:
         images = (str(copy_samples(Path(FOLDER))),)
         tell(console, f"No images given: annotating the sample photographs, copied to {FOLDER}/")
     source = ImagesSpec(images, images_root, image_column, id_column, label_column)
-    address = read_scheduler_file(scheduler_file) if scheduler_file is not None else scheduler
-    if address is None:
-        planned = plan_resources(workers, device, batch_size, compiled=compiled)
-    else:
-        cluster = ClusterAddress(address, tls_ca_file, tls_cert, tls_key)
-        planned = resources_elsewhere(cluster, device, batch_size, compiled=compiled)
-    resources = replace(planned, worker_timeout=worker_timeout)
     settings = Settings(**{**choices, "model": choices["model"] or None})
     with watched(console, log_format, metrics_port) as (observer, log):
-        summary = annotate(source, store, settings, resources, observer, extend=extend, retry_failed=retry_failed)
+        summary = annotate(source, store, settings, where.resources(), observer, extend=extend, retry_failed=retry_failed)
         if log is not None:
             log.finished(_as_json(summary))
     click.echo(json.dumps(_as_json(summary), indent=2)) if as_json else _show(summary, console)

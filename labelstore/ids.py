@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from labelstore.errors import DamagedError, UnknownIdError
 
-_LONGEST_COMPARED = 1024
+LONGEST_COMPARED = 1024
 """Comparing texts takes time that grows with the square of their length."""
 
 
@@ -128,7 +128,7 @@ class ImageIds(IdTable):
 
     def similar(self, key: str, most: int = 3) -> list[str]:
         """See `IdTable.similar`."""
-        if max(len(key), self._width) > _LONGEST_COMPARED:
+        if max(len(key), self._width) > LONGEST_COMPARED:
             return []
         name = key.rsplit("/", 1)[-1]
         stem = name.rsplit(".", 1)[0].lower().encode()

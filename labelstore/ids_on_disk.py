@@ -15,13 +15,12 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from labelstore.ids import IdTable, encode_ids
+from labelstore.ids import LONGEST_COMPARED, IdTable, encode_ids
 from labelstore.schema import StoreInfo, index_arrays
 from labelstore.storage.base import Source
 
 _KEPT_BYTES, _LEAST_KEPT = 2**26, 16
 _COMPARED = 1000
-_LONGEST_COMPARED = 1024
 
 
 class IdsOnDisk(IdTable):
@@ -86,7 +85,7 @@ class IdsOnDisk(IdTable):
     def similar(self, key: str, most: int = 3) -> list[str]:
         """See `labelstore.ids.IdTable.similar`; among those that lie where it would."""
         raw = encode_ids([key])[0][: self._width]
-        if len(key) > _LONGEST_COMPARED:
+        if len(key) > LONGEST_COMPARED:
             return []
         near: list[str] = []
         for shards in self._runs():

@@ -16,10 +16,10 @@ from labelstore.pipelines.distance import DistanceSpec, measure_distance
 from labelstore.pipelines.engine import Engine
 from labelstore.pipelines.left_overs import remove_left_overs
 from labelstore.pipelines.lock import try_store_lock
+from labelstore.pipelines.marks import require_writable
 from labelstore.pipelines.matching import ExistingStore, new_store, shard_places
 from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.plan import JobSpec, tasks
-from labelstore.pipelines.preflight import own_versions, require_writable
 from labelstore.pipelines.preparing import Intent, find_store
 from labelstore.pipelines.probe import SAMPLE_IMAGES, Probe, ProbeSpec, probe_annotator, spread
 from labelstore.pipelines.records import recorded_annotators
@@ -30,6 +30,7 @@ from labelstore.pipelines.sources import ImagesSpec, Listing, Place, list_images
 from labelstore.pipelines.store import create_store
 from labelstore.pipelines.summary import Summary, summarise
 from labelstore.pipelines.tally import Tally
+from labelstore.pipelines.versions import shared_versions
 from labelstore.pipelines.which_engine import Needs, open_engine
 from labelstore.schema import StoreInfo
 
@@ -162,5 +163,5 @@ def _job(info: StoreInfo, store: str, resources: Resources) -> JobSpec:
         threads=resources.threads,
         decode_threads=resources.decode_threads,
         decode_ahead=_BATCHES_AHEAD * resources.batch_size if resources.device == "cuda" else 0,
-        versions=tuple(own_versions().items()),
+        versions=tuple(shared_versions().items()),
     )

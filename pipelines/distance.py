@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from labelstore.encodings import Arrays, find_encoding
 from labelstore.pipelines.annotators.spec import EnsembleSpec
-from labelstore.pipelines.encoders import encode
+from labelstore.pipelines.encoders import encode, is_usable
 from labelstore.pipelines.encoders.training_crops import location_weights, training_crops
 from labelstore.pipelines.loading import LoadSpec, load_image
-from labelstore.pipelines.maps import is_usable, to_pixels
+from labelstore.pipelines.maps import to_pixels
 from labelstore.pipelines.shard import cached_ensemble, torch_threads
 from labelstore.pipelines.sources import Place
 from labelstore.records import LabelDistance

@@ -26,6 +26,7 @@ from labelstore.records import Extent
 from labelstore.schema import IDS_ARRAY, StoreInfo, index_arrays
 from labelstore.storage import open_source, store_arrays
 from labelstore.storage.metadata import array_grid
+from labelstore.storage.patient_store import open_place
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def extend_store(location: str, before: StoreInfo, extension: Extension) -> None
         sink, first = open_sink(location), extension.first_row
         shards = range(first // after.shard_size, after.num_shards)
         columns = index_columns(after, extension.ids, extension.targets)
-        group = zarr.open_group(location, mode="r+")
+        group = zarr.open_group(open_place(location), mode="r+")
         if after.ids_array != before.ids_array:
             _widen_ids(location, group, before, extension)
             del columns[after.ids_array]

@@ -24,8 +24,7 @@ from torch import Tensor
 
 from labelstore.pipelines.annotators.ensemble import Ensemble
 from labelstore.pipelines.device_decode import decode_on_device
-from labelstore.pipelines.encoders import encode
-from labelstore.pipelines.encoders.listed import LARGEST_SCORE
+from labelstore.pipelines.encoders import encode, is_usable
 from labelstore.pipelines.loading import LoadedImage
 from labelstore.schema import StoreInfo
 
@@ -211,11 +210,6 @@ def _done(function: Callable[..., T], *arguments: Any) -> Future[T]:
     except Exception as error:
         future.set_exception(error)
     return future
-
-
-def is_usable(logits: Tensor) -> Tensor:
-    """Whether each image's logits ``[B, C, H, W]`` can be kept, bool ``[B]``."""
-    return (logits.abs() <= LARGEST_SCORE).flatten(1).all(dim=1)  # false for NaN too
 
 
 def is_out_of_memory(error: BaseException) -> bool:

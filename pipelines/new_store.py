@@ -10,7 +10,7 @@ from labelstore.errors import OptionError
 from labelstore.pipelines import defaults
 from labelstore.pipelines.choice import EncodingChoice, baseline, check_choice, spectral_shape
 from labelstore.pipelines.plan import shard_size
-from labelstore.pipelines.settings import recorded_versions
+from labelstore.pipelines.versions import recorded_versions
 from labelstore.records import AnnotatorRecord, ImportRecord
 from labelstore.schema import StoreInfo
 
@@ -67,7 +67,7 @@ def info_of(record: MapsRecord, num_rows: int, id_bytes: int, rows_a_shard: int 
         class_ids=record.class_ids,
         target_names=record.target_names,
         images_root=record.images_root,
-        versions=recorded_versions(),
+        versions=dict(recorded_versions()),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         recipe=find_encoding(record.encoding.name, "new store").recipe,
         imported=record.imported,

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import socket
 import time
-import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol, TypeVar
 
 import torch
 
-from labelstore.errors import ImageDecodeError, RunError, StoreWriteError
+from labelstore.errors import ImageDecodeError, RunError
 from labelstore.pipelines.annotators.spec import EnsembleSpec
+from labelstore.pipelines.marks import Mark, in_words, marked
 from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.resources import Resources, WorkerFacts, settle
 from labelstore.pipelines.shard import load_annotators
 from labelstore.pipelines.sink import open_sink
 from labelstore.pipelines.sources import Place
-from labelstore.pipelines.store_files import store_files
-from labelstore.storage import PARTIAL, local_path
+from labelstore.pipelines.versions import SHARED, differences, shared_versions
 from labelstore.threads import usable_cores
 
-PACKAGES = ("labelstore", "torch", "zarr")
-"""Those that make the bytes of a store."""
 MOST_SECONDS_APART = 300
 """Object stores refuse requests of a clock that is further off, and certificates are not valid yet, or no more."""
 _SHOWN = 3
@@ -42,7 +36,7 @@ class Question:
     annotators: EnsembleSpec
     device: str
     store: str
-    mark: str
+    mark: Mark
     image: Place | None
 
 
@@ -52,7 +46,7 @@ class Answer:
 
     facts: WorkerFacts
     clock: float
-    mark: str
+    mark: Mark
     problem: str = ""
 
 
@@ -89,15 +83,15 @@ def look_at_workers(
         The store cannot be written from here.
     """
     observer.phase("looking at the workers")
-    _require_same_versions(workers.versions(PACKAGES))
-    with marked(store) as (mark, remove):
+    _require_same_versions(workers.versions(SHARED))
+    with marked(store) as (mark, sink):
         before = time.time()
         question = Question(annotators, asked.device, store, mark, next(filter(_is_readable, images), None))
         answers = workers.ask_all(answer, question)
         span = before, time.time()
         for found in answers.values():
             if isinstance(found, Answer):
-                remove(found.mark)
+                sink.delete(found.mark.name)
     _require_able(answers, span)
     facts = {address: found.facts for address, found in answers.items() if isinstance(found, Answer)}
     if not facts:
@@ -112,11 +106,11 @@ def look_at_workers(
 
 def answer(question: Question) -> Answer:
     """Try, on a worker, what the run will need."""
-    own = f"mark.{uuid.uuid4().hex}{PARTIAL}"
+    own = Mark.new()
     steps: dict[str, Callable[[], object]] = {
         f"read the image {question.image}": lambda: question.image and question.image.read(),
-        f"see what the command sees as {question.store}": lambda: _find_mark(question),
-        f"write to {question.store}": lambda: open_sink(question.store).put({own: own.encode()}),
+        f"see what the command sees as {question.store}": lambda: question.mark.find(question.store),
+        f"write to {question.store}": lambda: own.leave(open_sink(question.store)),
         "load the annotator": lambda: load_annotators(question.annotators, question.device),
     }
     problem = ""
@@ -124,43 +118,10 @@ def answer(question: Question) -> Answer:
         try:
             step()
         except Exception as error:  # of foreign file systems and models, too
-            problem = f"cannot {what}: {_reason(error)}{_hint(error)}"
+            problem = f"cannot {what}: {in_words(error)}"
             break
     facts = WorkerFacts(socket.gethostname(), usable_cores(), _gpus(question.device))
     return Answer(facts, time.time(), own, problem)
-
-
-@contextmanager
-def marked(store: str) -> Iterator[tuple[str, Callable[[str], object]]]:
-    """Leave a small file where the store is, or is to be; yield its name, and what removes others of its kind. Gone afterwards.
-
-    Raises
-    ------
-    StoreWriteError
-        It cannot be written there.
-    """
-    mark = f"mark.{uuid.uuid4().hex}{PARTIAL}"
-    try:
-        sink = open_sink(store)
-        sink.put({mark: mark.encode()})
-    except Exception as error:  # whatever the file system behind a URL raises
-        raise StoreWriteError(f"{store}: cannot be written: {_reason(error)}{_hint(error)}") from error
-    try:
-        yield mark, sink.delete
-    finally:
-        sink.delete(mark)
-
-
-def require_writable(store: str) -> None:
-    """Refuse a place behind a URL that cannot be written; who writes to a folder holds its lock.
-
-    Raises
-    ------
-    StoreWriteError
-    """
-    if local_path(store) is None:
-        with marked(store):
-            pass
 
 
 def require_versions(expected: Mapping[str, str]) -> None:
@@ -170,43 +131,21 @@ def require_versions(expected: Mapping[str, str]) -> None:
     ------
     RunError
     """
-    differ = _differences(expected, own_versions())
+    differ = differences(expected, shared_versions())
     if differ:
         raise RunError(f"the worker process {os.getpid()} on {socket.gethostname()} has {differ}. What is committed is kept")
 
 
-@functools.cache
-def own_versions() -> Mapping[str, str]:
-    """Return the versions of the packages that make a store's bytes, as this process has found them."""
-    return {name: _version(name) for name in PACKAGES}
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
-
-
 def _require_same_versions(theirs: Mapping[str, Mapping[str, str | None]]) -> None:
-    own = own_versions()
-    problems = {address: _differences(own, found) for address, found in theirs.items()}
+    problems = {address: differences(shared_versions(), found) for address, found in theirs.items()}
     _refuse({address: f"has {text}" for address, text in problems.items() if text}, len(theirs), "have other versions")
-
-
-def _differences(own: Mapping[str, str], found: Mapping[str, str | None]) -> str:
-    return ", ".join(
-        f"{name} {found.get(name)} (here: {expected})" if found.get(name) else f"no {name} (here: {expected})"
-        for name, expected in own.items()
-        if found.get(name) != expected
-    )
 
 
 def _require_able(answers: Mapping[str, Answer | Exception], span: tuple[float, float]) -> None:
     problems = {}
     for address, found in answers.items():
         if isinstance(found, Exception):
-            problems[address] = _reason(found)
+            problems[address] = in_words(found)
         else:
             apart = max(span[0] - found.clock, found.clock - span[1])
             wrong = f"has a clock that is {apart:.0f} s off: set it right" if apart > MOST_SECONDS_APART else ""
@@ -236,12 +175,6 @@ def _is_readable(image: Place) -> bool:
     return True
 
 
-def _find_mark(question: Question) -> None:
-    if store_files(question.store).read(question.mark) != question.mark.encode():
-        place = "folder, on a disk that all machines share" if local_path(question.store) is not None else "server and bucket"
-        raise RunError(f"it must be the same {place}")
-
-
 def _gpus(device: str) -> tuple[str, ...]:
     """What tells this process's CUDA devices from others; none where they are not to be used."""
     if device == "cpu" or not torch.cuda.is_available():
@@ -258,29 +191,3 @@ def _sharing_a_gpu(facts: Mapping[str, WorkerFacts]) -> Iterator[tuple[str, str]
         if device in first:
             yield first[device], address
         first.setdefault(device, address)
-
-
-def _reason(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or str(error)
-    return text.strip().splitlines()[0][:300] if text.strip() else type(error).__name__
-
-
-def _hint(error: Exception) -> str:
-    """What to do about it, where an object store's answer tells."""
-    text = f"{type(error).__name__} {error}"
-    for sign, hint in _HINTS.items():
-        if sign in text:
-            return f" ({hint})"
-    return ""
-
-
-_HINTS = {
-    "TooSkewed": "the clock is wrong: set it right",
-    "NoCredentials": "give them: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile",
-    "SignatureDoesNotMatch": "the credentials are wrong: see AWS_SECRET_ACCESS_KEY",
-    "InvalidAccessKeyId": "the credentials are wrong: see AWS_ACCESS_KEY_ID",
-    "access key": "the credentials are wrong: see AWS_ACCESS_KEY_ID",
-    "bucket does not exist": "make the bucket first",
-    "NoSuchBucket": "make the bucket first",
-    "EndpointConnection": "see AWS_ENDPOINT_URL",
-}

@@ -85,7 +85,7 @@ class DaskEngine:
             found: Any = self._client.get_versions(packages=list(packages))
         return {worker: said["packages"] for worker, said in found["workers"].items()}
 
-    def ask_all(self, function: Callable[[S], T], spec: S) -> dict[str, T | Exception]:
+    def ask_all(self, function: Callable[[Any], T], spec: Any) -> dict[str, T | Exception]:
         """See `labelstore.pipelines.preflight.Workers.ask_all`. Who leaves meanwhile does not count."""
         answers: dict[str, T | Exception] = {}
         with self._scheduler_in_words():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 
 from labelstore.encodings import find_encoding
 from labelstore.errors import OptionError, StoreMismatchError
@@ -15,9 +14,8 @@ from labelstore.pipelines.class_file import read_classes
 from labelstore.pipelines.plan import shard_size
 from labelstore.pipelines.records import absolute, annotator_record, asked_and_recorded, from_the_root, weight_files
 from labelstore.pipelines.sources import Listing
+from labelstore.pipelines.versions import recorded_versions
 from labelstore.schema import StoreInfo
-
-_RECORDED_VERSIONS = ("labelstore", "torch", "torchvision", "timm", "pillow", "numpy", "zarr", "numcodecs")
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,7 @@ def new_store_info(settings: Settings, listing: Listing, found: EnsembleInfo, id
         target_names=listing.target_names,
         images_root=listing.root,
         decoder=settings.chosen_decoder(),
-        versions=recorded_versions(),
+        versions=dict(recorded_versions()),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         recipe=find_encoding(encoding.name, "new store").recipe,
     )
@@ -206,14 +204,3 @@ def _in_words(value: object) -> str:
     if value is None or isinstance(value, bool):
         return {None: "none", True: "yes", False: "no"}[value]
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def recorded_versions() -> dict[str, str]:
-    """Return the versions that a new store records."""
-    found = {}
-    for name in _RECORDED_VERSIONS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -7,11 +7,12 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 from labelstore.errors import MapsError
-from labelstore.pipelines.encoders import encode_dense
-from labelstore.pipelines.encoders.listed import LARGEST_SCORE, encode_listed, find_problems
+from labelstore.pipelines.encoders import encode, is_usable
+from labelstore.pipelines.encoders.listed import encode_listed, find_problems
 from labelstore.pipelines.store import ShardWriter
 from labelstore.schema import ERROR_BYTES, Status
 
@@ -83,13 +84,13 @@ class ShardRows:
 
     def put_logits(self, start: int, logits: ArrayLike, image_crc32: Sequence[int] | None = None) -> None:
         """Put dense logits ``[n, C, H, W]``, finite, from a row on, for the store to encode. Else as `put_maps`."""
-        values = np.asarray(logits, np.float32)
+        values = np.array(logits, np.float32)
         shape = (self.info.num_classes, *self.info.map_size)
         if values.ndim != 4 or values.shape[1:] != shape:
             raise MapsError(f"logits: expected [n, {', '.join(map(str, shape))}], got {list(values.shape)}")
-        fine = logits_are_usable(values)
-        self._refuse(start, ["" if good else "logits: expected finite numbers" for good in fine.tolist()])
-        self.put(start, encode_dense(values, self.info), [""] * len(values), image_crc32)
+        dense = torch.from_numpy(values)
+        self._refuse(start, ["" if good else "logits: expected finite numbers" for good in is_usable(dense).tolist()])
+        self.put(start, encode(dense, self.info), [""] * len(values), image_crc32)
 
     def fail(self, row: int, reason: str) -> None:
         """Say why a row has no map; the row's place in the shard."""
@@ -109,6 +110,9 @@ class ShardRows:
         if start < 0 or start + len(errors) > len(self):
             raise MapsError(f"shard {self.shard}: expected rows 0 to {len(self) - 1}, got {start} to {start + len(errors) - 1}")
         part = slice(start, start + len(errors))
+        again = np.flatnonzero(self._arrays["status"][part] != Status.PENDING)
+        if len(again):
+            raise MapsError(f"{self.ids[start + int(again[0])]}: expected each row once, got it twice")
         failed = np.array([bool(error) for error in errors], bool)
         self._arrays["status"][part] = np.where(failed, Status.FAILED, Status.DONE)
         if image_crc32 is not None:
@@ -140,12 +144,6 @@ class ShardRows:
             if problem:
                 name = self.ids[start + offset] if start + offset < len(self) else f"row {start + offset}"
                 raise MapsError(f"{name}: {problem}")
-
-
-def logits_are_usable(logits: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Whether each image's dense logits ``[n, C, H, W]`` can be kept, ``[n]``."""
-    largest = np.maximum(logits.max(axis=(1, 2, 3)), -logits.min(axis=(1, 2, 3)))
-    return np.asarray(largest <= LARGEST_SCORE)  # not for NaN
 
 
 def cut_text(text: str) -> bytes:

@@ -50,8 +50,7 @@ def create_store(location: str, info: StoreInfo, ids: NDArray[np.uint8], targets
     with writing(location):
         _require_free(location)
         path = local_path(location)
-        place = location if path is not None else open_place(location)
-        group = zarr.create_group(place, overwrite=path is None, attributes={UNFINISHED: True})
+        group = zarr.create_group(open_place(location), overwrite=path is None, attributes={UNFINISHED: True})
         for spec in store_arrays(info):
             create_array(group, spec, *array_grid(spec, info))
         write_index(open_sink(location), info, index_columns(info, ids, targets), range(info.num_shards))

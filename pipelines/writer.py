@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -169,14 +169,16 @@ class LabelMapWriter:
             raise ImagesError(f"{self.location}: expected a shard in 0..{self.info.num_shards - 1}, got {shard}")
         return ShardRows(self._shards, shard)
 
-    def stored_report(self, shard: int) -> ShardReport | None:
-        """Return the report of a shard that has a matching commit by now; None of one that is pending."""
+    def stored_reports(self, shards: Iterable[int]) -> list[ShardReport]:
+        """Return the reports of those of some shards that have a matching commit by now."""
         source, info = open_source(self.location)
-        if not is_committed(source, shard):
-            return None
-        rows, ids, fetcher = info.shard_rows(shard), self.ids(shard), RowFetcher(source, info)
-        failed = np.flatnonzero(fetcher.status(np.array(rows)) == Status.FAILED).tolist()
-        return ShardReport(shard, len(rows), tuple((ids[at], fetcher.error(rows.start + at)) for at in failed), {})
+        fetcher, found = RowFetcher(source, info), []
+        for shard in (shard for shard in shards if is_committed(source, shard)):
+            rows, ids = info.shard_rows(shard), self.ids(shard)
+            failed = np.flatnonzero(fetcher.status(np.array(rows)) == Status.FAILED).tolist()
+            failures = tuple((ids[at], fetcher.error(rows.start + at)) for at in failed)
+            found.append(ShardReport(shard, len(rows), failures, {}))
+        return found
 
     def close(self) -> None:
         """Give up the part of the store's lock; nothing is written by this."""

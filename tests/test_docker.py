@@ -33,6 +33,7 @@ from packaging.utils import canonicalize_name
 from webserver import WebServer
 
 from labelstore.cli.annotate import command as annotate_command
+from labelstore.cli.main import cli
 from labelstore.version import __version__
 
 ROOT = Path(__file__).parent.parent
@@ -80,7 +81,8 @@ def parse(words: list[str]) -> click.Context:
     """Read a command line as its program does; nothing is run."""
     for start, command in COMMANDS.items():
         if tuple(words[: len(start)]) == start:
-            return command.make_context(" ".join(start), words[len(start) :])
+            parent = click.Context(cli) if command is annotate_command else None  # what it says of -h, a command keeps
+            return command.make_context(" ".join(start), words[len(start) :], parent)
     raise AssertionError(f"{words}: not a command of labelstore's or Dask's")
 
 

@@ -41,6 +41,7 @@ ALLOWED = {
         "labelstore.pipelines.shard",
         "labelstore.pipelines.probe",
         "labelstore.pipelines.preflight",
+        "labelstore.pipelines.shard_rows",
         "labelstore.pipelines.cluster",
         "labelstore.pipelines.resources",
         "labelstore.pipelines.resizing",

@@ -8,7 +8,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +114,9 @@ class Services:
             mounts[target] = self._volumes.get(source, Path(source))
             if "ro" not in mode:
                 writable.add(target)
-        place = found.image.place(mounts=mounts, writable=frozenset(writable), network=self._network)
-        place = chroot.Place(**{**vars(place), "environment": {**place.environment, **environment}})
+        own = found.image.place()
+        variables = {**own.environment, **environment}
+        place = replace(own, environment=variables, mounts=mounts, writable=frozenset(writable), network=self._network)
         command = [*service.get("entrypoint", found.entrypoint), *service.get("command", ())]
         check = service.get("healthcheck", {}).get("test", ["CMD", *found.image.healthcheck])
         return place, command, check[1:]

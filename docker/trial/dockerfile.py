@@ -31,11 +31,10 @@ class Image:
     command: tuple[str, ...] = ()
     healthcheck: tuple[str, ...] = ()
 
-    def place(self, **more: object) -> chroot.Place:
+    def place(self) -> chroot.Place:
         """Return where this image's commands run."""
         home = {} if self.user.startswith("0") else {"HOME": "/home/labelstore"}
-        found = chroot.Place(self.root, self.user, self.folder, {**home, **self.environment})
-        return replace(found, **more)  # type: ignore[arg-type]
+        return chroot.Place(self.root, self.user, self.folder, {**home, **self.environment})
 
 
 class Builder:
@@ -92,7 +91,9 @@ class Builder:
         return image
 
     def _from(self, value: str) -> tuple[Image, str]:
-        source, name = re.fullmatch(r"(\S+) AS (\S+)", value).groups()  # type: ignore[union-attr]
+        source, word, name = value.split()
+        if word != "AS":
+            raise SystemExit(f"FROM {value}: expected a name behind AS")
         earlier = self._stages.get(source)
         root = self._work / name
         subprocess.run(["cp", "-a", "--reflink=auto", str(earlier.root if earlier else self._base), str(root)], check=True)
@@ -128,7 +129,7 @@ class Builder:
 
     def _run(self, image: Image, command: str) -> None:
         variables = {**self._host.environment, **image.arguments, **image.environment}
-        place = image.place(environment={"HOME": "/root", **variables}, mounts=self._host.mounts)
+        place = replace(image.place(), environment={"HOME": "/root", **variables}, mounts=self._host.mounts)
         done = chroot.run(place, ["/bin/sh", "-c", command])
         if done.returncode:
             raise SystemExit(f"RUN {command}: exit code {done.returncode}")

@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sysconfig
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import chroot
@@ -71,7 +72,7 @@ def variable(text: str) -> tuple[str, str]:
 
 def try_command(image: Image) -> None:
     """Annotate the sample photographs as a user of the image would, without a network."""
-    place = image.place(network=0)
+    place = replace(image.place(), network=0)
     who = chroot.run(place, ["id", "-un"], check=True, stdout=subprocess.PIPE).stdout.strip()
     if who != "labelstore" or not chroot.run(place, ["touch", "/opt/venv/mark"], stderr=subprocess.DEVNULL).returncode:
         raise SystemExit(f"runs as {who}, who may change what is installed")

@@ -31,24 +31,11 @@ _PASSING = {
 T = TypeVar("T")
 
 
-def patiently(call: Callable[[], T], seconds: float = SECONDS) -> T:
-    """Return what a call returns; call again, with longer and longer pauses, while it fails in a way that may pass.
+async def patiently(call: Callable[[], Awaitable[T]], seconds: float = SECONDS) -> T:
+    """Await a call, and return what it gives; again, with longer and longer pauses, while it fails in a way that may pass.
 
     A missing object or bucket, and credentials that are refused, are raised at once.
     """
-    pauses = _pauses(seconds)
-    while True:
-        try:
-            return call()
-        except Exception as error:
-            pause = next(pauses, None)
-            if pause is None or not may_pass(error):
-                raise
-        time.sleep(pause)
-
-
-async def patiently_awaited(call: Callable[[], Awaitable[T]], seconds: float = SECONDS) -> T:
-    """As `patiently`, for what is awaited."""
     pauses = _pauses(seconds)
     while True:
         try:

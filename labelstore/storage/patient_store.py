@@ -12,7 +12,7 @@ from zarr.storage import StorePath, WrapperStore
 from zarr.storage._common import make_store_path
 
 from labelstore.errors import MissingExtraError
-from labelstore.storage.patience import SECONDS, SECONDS_AT_FIRST, patiently_awaited
+from labelstore.storage.patience import SECONDS, SECONDS_AT_FIRST, patiently
 
 T = TypeVar("T")
 
@@ -92,6 +92,6 @@ class PatientStore(WrapperStore[Store]):
             yield key
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        found = await patiently_awaited(call, SECONDS if self._answered else SECONDS_AT_FIRST)
+        found = await patiently(call, SECONDS if self._answered else SECONDS_AT_FIRST)
         self._answered = True
         return found

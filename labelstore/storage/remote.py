@@ -12,7 +12,7 @@ from zarr.abc.store import RangeByteRequest, SuffixByteRequest
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
-from labelstore.errors import DamagedError, FormatError, MissingExtraError, StoreNotFoundError, StoreReadError
+from labelstore.errors import DamagedError, FormatError, StoreNotFoundError, StoreReadError
 from labelstore.schema import ArraySpec, Status, StoreInfo
 from labelstore.storage.base import DamagedRowError, UsePart
 from labelstore.storage.chunks import wrong_seal
@@ -35,8 +35,6 @@ def open_group(location: str) -> zarr.Group:
     """
     try:
         return zarr.open_group(open_place(location), mode="r")
-    except MissingExtraError:
-        raise
     except PermissionError as error:
         hint = "give the right credentials: for S3, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
         raise StoreReadError(f"{location}: access is refused: {error}; {hint}") from error

@@ -6,18 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from labelstore.encodings import find_encoding
 from labelstore.encodings.spectral import ARRAY
 from labelstore.pipelines.encoders import spectral, topk
+from labelstore.pipelines.encoders.listed import LARGEST_SCORE
 from labelstore.schema import StoreInfo
 
 Arrays = dict[str, NDArray[Any]]
 
-__all__ = ["ENCODERS", "encode", "encode_dense"]
+__all__ = ["ENCODERS", "encode", "is_usable"]
 
 
 def encode(logits: Tensor, info: StoreInfo) -> Arrays:
@@ -26,9 +26,9 @@ def encode(logits: Tensor, info: StoreInfo) -> Arrays:
     return {name: np.asarray(array, dtypes[name]) for name, array in ENCODERS[info.encoding](logits, info).items()}
 
 
-def encode_dense(logits: NDArray[np.float32], info: StoreInfo) -> Arrays:
-    """`encode` for arrays, on the CPU."""
-    return encode(torch.from_numpy(logits), info)
+def is_usable(logits: Tensor) -> Tensor:
+    """Whether each image's logits ``[B, C, H, W]`` can be kept, bool ``[B]``."""
+    return (logits.abs() <= LARGEST_SCORE).flatten(1).all(dim=1)  # false for NaN too
 
 
 def _topk(logits: Tensor, info: StoreInfo) -> Arrays:

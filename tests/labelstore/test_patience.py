@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from labelstore.storage import patience
-from labelstore.storage.patience import may_pass, patiently, patiently_awaited
+from labelstore.storage.patience import may_pass, patiently
 
 
 class EndpointConnectionError(Exception):
@@ -56,20 +56,14 @@ def quick(monkeypatch):
 def test_what_may_pass_is_asked_again(error):
     calls: list[int] = []
 
-    def call() -> str:
+    async def call() -> str:
         calls.append(1)
         if len(calls) < 4:
             raise error
         return "here"
 
-    async def awaited() -> str:
-        return call()
-
     assert may_pass(error)
-    assert patiently(call) == "here"
-    assert len(calls) == 4
-    calls.clear()
-    assert asyncio.run(patiently_awaited(awaited)) == "here"
+    assert asyncio.run(patiently(call)) == "here"
     assert len(calls) == 4
 
 
@@ -77,22 +71,22 @@ def test_what_may_pass_is_asked_again(error):
 def test_what_lasts_is_raised_at_once(error):
     calls: list[int] = []
 
-    def call() -> None:
+    async def call() -> None:
         calls.append(1)
         raise error
 
     with pytest.raises(type(error)):
-        patiently(call)
+        asyncio.run(patiently(call))
     assert calls == [1]
 
 
 def test_patience_ends():
     calls: list[int] = []
 
-    def call() -> None:
+    async def call() -> None:
         calls.append(1)
         raise ConnectionRefusedError
 
     with pytest.raises(ConnectionRefusedError):
-        patiently(call, seconds=0.05)
+        asyncio.run(patiently(call, seconds=0.05))
     assert 2 <= len(calls) <= 60

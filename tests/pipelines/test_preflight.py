@@ -10,9 +10,11 @@ import pytest
 from labelstore import LabelStoreError
 from labelstore.errors import OptionError, RunError
 from labelstore.pipelines.annotators.spec import AnnotatorSpec, EnsembleSpec
+from labelstore.pipelines.marks import Mark
 from labelstore.pipelines.observer import Observer
-from labelstore.pipelines.preflight import Answer, look_at_workers, own_versions, require_versions
+from labelstore.pipelines.preflight import Answer, look_at_workers, require_versions
 from labelstore.pipelines.resources import ClusterAddress, WorkerFacts, resources_elsewhere, settle
+from labelstore.pipelines.versions import shared_versions
 
 ASKED = resources_elsewhere(ClusterAddress("tcp://10.0.0.1:8786"), "auto", None)
 GPU, CPU = WorkerFacts("a", 16, ("uuid-1",)), WorkerFacts("b", 16, ())
@@ -30,14 +32,14 @@ class Said:
     """Workers that answer as they are told."""
 
     def __init__(self, **facts: WorkerFacts) -> None:
-        self.facts, self.versions_of, self.late, self.raising = facts, dict.fromkeys(facts, own_versions()), 0.0, {}
+        self.facts, self.versions_of, self.late, self.raising = facts, dict.fromkeys(facts, shared_versions()), 0.0, {}
 
     def versions(self, packages):
-        assert packages == tuple(own_versions())
+        assert packages == tuple(shared_versions())
         return self.versions_of
 
     def ask_all(self, function, spec):
-        answers = {name: Answer(facts, time.time() - self.late, "mark.partial") for name, facts in self.facts.items()}
+        answers = {name: Answer(facts, time.time() - self.late, Mark("mark.partial")) for name, facts in self.facts.items()}
         return answers | self.raising
 
 
@@ -89,13 +91,13 @@ def test_two_workers_on_one_gpu_are_told_of(tmp_path):
 
 def test_problems_are_told_together(tmp_path):
     many = Said(**{f"w{number}": CPU for number in range(6)})
-    many.versions_of = many.versions_of | {f"w{number}": {**own_versions(), "torch": "0.1"} for number in range(4)}
+    many.versions_of = many.versions_of | {f"w{number}": {**shared_versions(), "torch": "0.1"} for number in range(4)}
     with pytest.raises(
         RunError, match=r"4 of 6 workers have other versions. w0, w1, w2 and 1 more: has torch 0.1 \(here: .*begun$"
     ):
         look(many, tmp_path)
     missing = Said(one=CPU)
-    missing.versions_of = {"one": {**own_versions(), "zarr": None}}
+    missing.versions_of = {"one": {**shared_versions(), "zarr": None}}
     with pytest.raises(RunError, match=r"one: has no zarr \(here: "):
         look(missing, tmp_path)
     failing = Said(one=CPU, two=CPU)
@@ -111,6 +113,6 @@ def test_problems_are_told_together(tmp_path):
 
 
 def test_a_worker_that_joins_later_must_fit():
-    require_versions(own_versions())
+    require_versions(shared_versions())
     with pytest.raises(LabelStoreError, match=r"has torch .* \(here: 0.1\). What is committed is kept"):
-        require_versions({**own_versions(), "torch": "0.1"})
+        require_versions({**shared_versions(), "torch": "0.1"})

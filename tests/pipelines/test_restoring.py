@@ -44,7 +44,7 @@ def lose(store: Path, *patterns: str) -> None:
             file.unlink()
 
 
-def refused(images: Path, store: Path, words: str, **how) -> None:
+def assert_refused(images: Path, store: Path, words: str, **how) -> None:
     """The run is refused in these words, and the store left as it is."""
     before = contents(store)
     with pytest.raises(StoreMismatchError, match=words):
@@ -83,57 +83,57 @@ def test_a_reader_refuses_a_store_whose_ids_are_lost(store):
 def test_ids_do_not_come_back_without_all_images(store, images):
     (images / "blue" / "5.png").unlink()
     lose(store, "ids/c.1.0")
-    refused(images, store, "the ids of 4 rows .from row 4 on. are lost; .* found 3 images that the store does not know")
+    assert_refused(images, store, "the ids of 4 rows .from row 4 on. are lost; .* found 3 images that the store does not know")
 
 
 def test_ids_do_not_come_back_with_an_image_of_other_content(store, images):
     shutil.copy(images / "red" / "1.png", images / "blue" / "5.png")
     lose(store, "ids/c.1.0")
-    refused(images, store, "found 'blue/5.png', not the image that row 5 was made from")
+    assert_refused(images, store, "found 'blue/5.png', not the image that row 5 was made from")
 
 
 def test_ids_do_not_come_back_with_another_image_of_a_name_that_fits(store, images):
     (images / "blue" / "5.png").unlink()
     paint(images / "blue" / "5x.png", "blue")
     lose(store, "ids/c.1.0")
-    refused(images, store, "found 'blue/5x.png', not the image that row 5 was made from")
+    assert_refused(images, store, "found 'blue/5x.png', not the image that row 5 was made from")
 
 
 def test_ids_do_not_come_back_with_more_images(store, images):
     paint(images / "blue" / "5x.png", "blue")
     lose(store, "ids/c.1.0")
-    refused(images, store, "found 5 images that the store does not know")
-    refused(images, store, "found 5 images that the store does not know", extend=True)
+    assert_refused(images, store, "found 5 images that the store does not know")
+    assert_refused(images, store, "found 5 images that the store does not know", extend=True)
 
 
 def test_ids_do_not_come_back_with_names_that_do_not_fit(store, images):
     (images / "blue" / "6.png").rename(images / "green" / "9.png")
     lose(store, "ids/c.1.0", "commits/c.1.0.0")
-    refused(images, store, "ids do not fit between those of the other rows")
+    assert_refused(images, store, "ids do not fit between those of the other rows")
 
 
 def test_ids_do_not_come_back_with_longer_names(store, images):
     (images / "blue" / "6.png").rename(images / "blue" / "6 with a longer name.png")
     lose(store, "ids/c.1.0")
-    refused(images, store, "found ids of up to 29 bytes, more than the 11 of the store's")
+    assert_refused(images, store, "found ids of up to 29 bytes, more than the 11 of the store's")
 
 
 def test_ids_do_not_come_back_from_other_images_altogether(store, tmp_path):
     paint(tmp_path / "other" / "x.png", "red")
     lose(store, "ids/c.*")
-    refused(tmp_path / "other", store, "found 1 images that the store does not know")
+    assert_refused(tmp_path / "other", store, "found 1 images that the store does not know")
 
 
 def test_labels_do_not_come_back_without_all_images(store, images):
     (images / "red" / "6.png").unlink()
     lose(store, "targets/c.0")
-    refused(images, store, "labels of images are lost")
+    assert_refused(images, store, "labels of images are lost")
 
 
 def test_labels_do_not_come_back_from_other_folders(store, images):
     (images / "red").rename(images / "rouge")
     lose(store, "targets/c.0")
-    refused(images, store, "labels of images are lost")
+    assert_refused(images, store, "labels of images are lost")
 
 
 def test_an_image_that_could_not_be_read_is_known_by_its_place(store, pictures):
@@ -211,4 +211,4 @@ def test_rows_that_have_no_map_yet_take_the_images_that_no_other_row_is_of(store
 def test_only_the_new_images_do_not_bring_lost_ids_back(extended, images, tmp_path):
     shutil.copytree(images / "cyan", tmp_path / "more" / "cyan")
     lose(extended, "ids_1/c.0.0")
-    refused(tmp_path / "more", extended, "found 0 images that the store does not know", extend=True)
+    assert_refused(tmp_path / "more", extended, "found 0 images that the store does not know", extend=True)

@@ -56,6 +56,16 @@ def test_a_row_without_map_or_reason_is_not_committed(rows):
     np.testing.assert_array_equal(LabelMapReader(rows._writer.location)[4].scores, before.scores)
 
 
+def test_a_row_is_put_once(rows):
+    rows.put_maps(0, *maps_for(rows, 2))
+    with pytest.raises(MapsError, match="expected each row once, got it twice"):
+        rows.put_maps(1, *maps_for(rows, 2))
+    with pytest.raises(MapsError, match="twice"):
+        rows.fail(0, "gone")
+    rows.put_maps(2, *maps_for(rows, 2))
+    rows.commit()
+
+
 def test_an_exception_inside_commits_nothing(rows):
     rows._writer.discard(1)
     rows.put_maps(0, *maps_for(rows, 4))
