@@ -81,7 +81,8 @@ def parse(words: list[str]) -> click.Context:
     """Read a command line as its program does; nothing is run."""
     for start, command in COMMANDS.items():
         if tuple(words[: len(start)]) == start:
-            parent = click.Context(cli) if command is annotate_command else None  # what it says of -h, a command keeps
+            ours = command is annotate_command  # a command keeps what its first context says of -h
+            parent = click.Context(cli, **cli.context_settings) if ours else None
             return command.make_context(" ".join(start), words[len(start) :], parent)
     raise AssertionError(f"{words}: not a command of labelstore's or Dask's")
 
