@@ -78,7 +78,7 @@ def client(images: str, store: str, address: str) -> None:
     settings = Settings(model="many_shards:nothing", encoding="topk", top_k=2, shard_size=1)
     resources = resources_elsewhere(ClusterAddress(address), "cpu", 1)
     summary = annotate(ImagesSpec((images,)), store, settings, resources, Observer())
-    print(json.dumps({"seconds": summary.seconds, "done": summary.counts.done}))
+    print(json.dumps({"seconds": summary.seconds, "done": summary.counts.done, "CPU": time.process_time()}))
 
 
 def reader(store: str) -> None:
@@ -180,6 +180,12 @@ class Peak:
         return self._most
 
 
+def cpu_seconds(process: psutil.Process) -> float:
+    """What a process has worked so far."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
 def measure(folder: Path, shards: int) -> dict[str, Any]:
     """Run, open and read."""
     images, store = folder / "images.tar", folder / "labels.zarr"
@@ -187,10 +193,13 @@ def measure(folder: Path, shards: int) -> dict[str, Any]:
     with cluster(folder) as (address, processes):
         time.sleep(10)
         before = {name: process.memory_full_info().uss / 2**20 for name, process in processes.items()}
+        spent = {name: cpu_seconds(process) for name, process in processes.items()}
         peak = Peak(processes)
         run, most = in_new_process(f"client({str(images)!r}, {str(store)!r}, {address!r})")
         peaks = peak.stop()
+        cpu = {"client": run.pop("CPU"), **{name: cpu_seconds(process) - spent[name] for name, process in processes.items()}}
     found: dict[str, Any] = {"shards": shards, **run, "milliseconds a shard": 1000 * run["seconds"] / shards}
+    found["CPU milliseconds a shard"] = {name: 1000 * seconds / shards for name, seconds in cpu.items()}
     found["MB"] = {"client": most, **{name: f"{before[name]:.0f} -> {peaks[name]:.0f}" for name in peaks}}
     found["reader"], _ = in_new_process(f"reader({str(store)!r})")
     return found

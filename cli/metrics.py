@@ -12,8 +12,8 @@ class Metrics(Observer):
     """Counts a run's rows in Prometheus' registry, and serves it over HTTP.
 
     ``labelstore_rows`` (by ``status``: done, failed), ``labelstore_rows_planned``, ``labelstore_rows_already``,
-    ``labelstore_run_start_seconds``. Beside them are what the registry has of this process, and Dask's own endpoint
-    (``/metrics`` of the dashboard) has the cluster's.
+    ``labelstore_bytes_written``, ``labelstore_run_start_seconds``. Beside them are what the registry has of this process, and
+    Dask's own endpoint (``/metrics`` of the dashboard) has the cluster's.
 
     Parameters
     ----------
@@ -37,6 +37,7 @@ class Metrics(Observer):
         self._rows: Any = prometheus.Gauge("labelstore_rows", "Rows of this run", ["status"], registry=self._registry)
         self._planned: Any = prometheus.Gauge("labelstore_rows_planned", "Rows of the store", registry=self._registry)
         self._already: Any = prometheus.Gauge("labelstore_rows_already", "Rows committed before", registry=self._registry)
+        self._bytes: Any = prometheus.Gauge("labelstore_bytes_written", "Bytes of committed shards", registry=self._registry)
         self._start: Any = prometheus.Gauge("labelstore_run_start_seconds", "When the run began", registry=self._registry)
         prometheus.ProcessCollector(registry=self._registry)
         try:
@@ -60,6 +61,10 @@ class Metrics(Observer):
         """See `Observer.rows`."""
         self._rows.labels("done").set(done)
         self._rows.labels("failed").set(failed)
+
+    def written(self, num_bytes: int) -> None:
+        """See `Observer.written`."""
+        self._bytes.set(num_bytes)
 
     def close(self) -> None:
         """Serve no more."""

@@ -48,6 +48,11 @@ class LabelMapReader:
         which stays for the next run. Best in memory (``/dev/shm``), else on a local disk.
     cache_bytes
         What that file may grow to: the store's first rows that fit are kept. By default all, or what is free there.
+    cache_dir
+        A folder on a local disk, for a store behind a URL: shards are fetched whole when they are first touched, checked, and
+        read from there by all processes of this machine, and by the next run. (A store in a folder is read where it is.)
+    cache_dir_bytes
+        What those shards may take: what has no room is read from the server batch by batch. By default what is free there.
 
     Raises
     ------
@@ -60,7 +65,7 @@ class LabelMapReader:
     StoreTooLargeError
         There is no memory for what is kept of so many rows (also a MemoryError).
     CacheError
-        The cache's folder cannot be used (also an OSError).
+        A cache's folder cannot be used (also an OSError).
     MissingExtraError
         ``compiled=True`` without numba (also an ImportError).
 
@@ -78,8 +83,10 @@ class LabelMapReader:
         compiled: bool | None = None,
         cache: str | Path | None = None,
         cache_bytes: int | None = None,
+        cache_dir: str | Path | None = None,
+        cache_dir_bytes: int | None = None,
     ) -> None:
-        source, info = open_source(store)
+        source, info = open_source(store, cache_dir, cache_dir_bytes)
         if cache is not None:
             source = CachedSource(source, info, find_encoding(info.encoding, source.where).arrays(info), cache, cache_bytes)
         self.info: StoreInfo = info

@@ -22,6 +22,19 @@ _CGROUPS = Path("/sys/fs/cgroup")
 _NO_LIMIT = 2**31
 
 
+class ProcessLock:
+    """The lock that it is called for, between threads; a new one in a forked child: a thread that is not there may hold it."""
+
+    def __init__(self) -> None:
+        self._lock, self._process = threading.Lock(), os.getpid()
+
+    def __call__(self) -> threading.Lock:
+        """Return the lock."""
+        if self._process != os.getpid():
+            self._lock, self._process = threading.Lock(), os.getpid()
+        return self._lock
+
+
 def usable_cores() -> int:
     """Return how many cores this process may use: those that it is bound to, or a container's share of them, rounded up."""
     return max(min(len(os.sched_getaffinity(0)), _allowed_cores(_CGROUPS)), 1)

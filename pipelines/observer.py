@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 
 class Observer:
-    """Hears what a run is doing; a user interface overrides what it shows. `rows` may be called from another thread."""
+    """Hears what a run is doing; a user interface overrides what it shows.
+
+    `rows` and `written` may be called from another thread.
+    """
 
     def phase(self, text: str) -> None:
         """Something begins that takes a while."""
@@ -25,6 +28,9 @@ class Observer:
 
     def rows(self, done: int, failed: int) -> None:
         """So many rows of this run are done and failed by now."""
+
+    def written(self, num_bytes: int) -> None:
+        """So many bytes of finished shards have been written by now."""
 
 
 class Observers(Observer):
@@ -62,3 +68,8 @@ class Observers(Observer):
         """See `Observer.rows`."""
         for observer in self._observers:
             observer.rows(done, failed)
+
+    def written(self, num_bytes: int) -> None:
+        """See `Observer.written`."""
+        for observer in self._observers:
+            observer.written(num_bytes)

@@ -67,7 +67,8 @@ class TrialSpec:
 class ShardReport:
     """What a finished shard says. Small: it travels from worker to client.
 
-    ``failures`` holds (image id, reason); ``seconds`` the time by stage; ``notes`` what the user should know.
+    ``failures`` holds (image id, reason); ``seconds`` the time by stage; ``notes`` what the user should know; ``num_bytes`` is
+    what was written.
     """
 
     shard: int
@@ -75,6 +76,7 @@ class ShardReport:
     failures: tuple[tuple[str, str], ...]
     seconds: Mapping[str, float]
     notes: tuple[str, ...] = ()
+    num_bytes: int = 0
 
 
 def shard_size(num_rows: int) -> int:

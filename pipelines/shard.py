@@ -97,8 +97,8 @@ def _annotate(
 
 def _write(report: ShardReport, rows: ShardRows, watch: Stopwatch) -> ShardReport:
     with watch.stage("write"):
-        rows.commit()
-    return replace(report, seconds=watch.take())
+        num_bytes = rows.commit()
+    return replace(report, seconds=watch.take(), num_bytes=num_bytes)
 
 
 def _batch_sizes(rows: int, batch_size: int) -> list[int]:

@@ -123,8 +123,8 @@ class ShardRows:
         for name, values in arrays.items():
             self._arrays[name][part][~failed] = values[~failed]
 
-    def commit(self) -> None:
-        """Write the shard, durably.
+    def commit(self) -> int:
+        """Write the shard, durably; return how many bytes that were.
 
         Raises
         ------
@@ -137,7 +137,7 @@ class ShardRows:
         if len(left):
             names = ", ".join(self.ids[row] for row in left[:_SHOWN])
             raise MapsError(f"shard {self.shard}: {len(left)} rows have neither a map nor a reason why not: {names}")
-        self._writer.write(self.shard, self._arrays)
+        return self._writer.write(self.shard, self._arrays)
 
     def _refuse(self, start: int, problems: Sequence[str]) -> None:
         for offset, problem in enumerate(problems):

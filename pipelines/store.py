@@ -86,8 +86,8 @@ class ShardWriter:
         count = len(self.info.shard_rows(shard))
         return {spec.name: np.full((count, *spec.row_shape), spec.fill, spec.numpy_dtype) for spec in self._specs}
 
-    def write(self, shard: int, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Write all of a shard's arrays, and then its commit.
+    def write(self, shard: int, arrays: Mapping[str, NDArray[Any]]) -> int:
+        """Write all of a shard's arrays, and then its commit; return how many bytes that were.
 
         Parameters
         ----------
@@ -111,6 +111,7 @@ class ShardWriter:
             for group in (files, commit):
                 self._sink.put(group)
                 self._sink.flush(group)
+        return sum(map(len, (*files.values(), *commit.values())))
 
     def discard(self, shard: int) -> None:
         """Remove a shard's commit, durably: from then on its rows are pending."""

@@ -19,6 +19,7 @@ class Tally:
     lock: threading.Lock = field(default_factory=threading.Lock)
     done: int = 0
     failed: int = 0
+    num_bytes: int = 0
     notes: set[str] = field(default_factory=set)
 
     def progress(self, shard: int, done: int, failed: int) -> None:
@@ -36,7 +37,9 @@ class Tally:
             self.running.pop(report.shard, None)
             self.done += report.rows - len(report.failures)
             self.failed += len(report.failures)
+            self.num_bytes += report.num_bytes
             self._tell()
+            self.observer.written(self.num_bytes)
         for note in report.notes:
             if note not in self.notes:
                 self.notes.add(note)

@@ -32,6 +32,7 @@ ALLOWED = {
         "labelstore.pipelines.extending",
         "labelstore.storage.remote",
         "labelstore.storage.patient_store",
+        "labelstore.storage.objects",
     ),
     "numcodecs": (),
     "torch": (
@@ -48,7 +49,7 @@ ALLOWED = {
     ),
     "torchvision": (*TORCH, "labelstore.pipelines.device_decode"),
     "timm": ("labelstore.pipelines.annotators",),
-    "fsspec": ("labelstore.pipelines.sources", "labelstore.storage.remote"),
+    "fsspec": ("labelstore.pipelines.sources", "labelstore.storage.remote", "labelstore.storage.patient_store"),
     "pyarrow": ("labelstore.pipelines.sources",),
     "PIL": ("labelstore.pipelines.images", "labelstore.pipelines.resizing", "labelstore.cli", "labelstore.torch"),
     "numba": (

@@ -50,8 +50,7 @@ class CachedSource:
     def __init__(
         self, source: Source, info: StoreInfo, specs: Sequence[ArraySpec], folder: str | Path, most_bytes: int | None = None
     ) -> None:
-        if most_bytes is not None and (not isinstance(most_bytes, int) or isinstance(most_bytes, bool) or most_bytes < 0):
-            raise OptionError(f"cache_bytes: expected a number of bytes, got {most_bytes!r}")
+        check_bound("cache_bytes", most_bytes)
         self.where, self.direct = source.where, source.direct
         self._source, self._info, self._specs = source, info, tuple(specs)
         self._folder, self._most_bytes = Path(folder), most_bytes
@@ -165,6 +164,17 @@ class CachedSource:
             return self._most_bytes
         disk = os.statvfs(self._folder)
         return disk.f_bavail * disk.f_frsize + os.fstat(self._fd).st_blocks * 512
+
+
+def check_bound(option: str, most_bytes: object) -> None:
+    """Refuse what bounds nothing.
+
+    Raises
+    ------
+    OptionError
+    """
+    if most_bytes is not None and (not isinstance(most_bytes, int) or isinstance(most_bytes, bool) or most_bytes < 0):
+        raise OptionError(f"{option}: expected a number of bytes, got {most_bytes!r}")
 
 
 def _identity(info: StoreInfo, specs: Sequence[ArraySpec]) -> str:

@@ -36,6 +36,18 @@ class Readable(Protocol):
         ...
 
 
+class Whole(Readable, Protocol):
+    """What can be read whole as well, and held against its commit."""
+
+    def whole(self, most: int) -> bytes:
+        """Return all of it, if that is no more than ``most`` bytes."""
+        ...
+
+    def seal(self) -> list[int]:
+        """Return what a commit keeps of it and is quickly looked up."""
+        ...
+
+
 class DataFile:
     """One open file of a store: threads share it, forked processes too. Closed when let go.
 
@@ -109,6 +121,11 @@ def largest_file(spec: ArraySpec, rows: int) -> int:
     return (largest_frame(size) if spec.compressed else size) + CHECKSUM_BYTES
 
 
+def index_bytes(shard_size: int) -> int:
+    """Return the bytes of a shard file's index, which ends the file."""
+    return shard_size * _ENTRY + CHECKSUM_BYTES
+
+
 def read_index(file: Readable, shard_size: int, largest: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     """Return the offsets and lengths of a shard file's chunks, ``[shard_size]`` each; `MISSING` is the length of none.
 
@@ -118,7 +135,7 @@ def read_index(file: Readable, shard_size: int, largest: int) -> tuple[NDArray[n
         The index does not match its checksum, points out of the file, or at chunks of more than ``largest`` bytes; or the file
         is longer than so many of these are.
     """
-    size = shard_size * _ENTRY + CHECKSUM_BYTES
+    size = index_bytes(shard_size)
     end, most = file.length - size, min(largest, file.length - size)
     raw = file.read(end, size) if end >= 0 else b""
     if len(raw) != size or google_crc32c.value(raw) != CRC32C_RESIDUE:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from labelstore.encodings import committed_arrays
-from labelstore.errors import DamagedError, FormatError, StoreNotFoundError, UnfinishedStoreError
+from labelstore.errors import DamagedError, FormatError, OptionError, StoreNotFoundError, UnfinishedStoreError
 from labelstore.schema import ATTRIBUTE, UNFINISHED, ArraySpec, StoreInfo, index_arrays
 from labelstore.storage.base import Source
 from labelstore.storage.chunks import DataFile
@@ -24,17 +23,20 @@ LOCK = ".lock"
 """The file that whoever writes to a store holds locked."""
 
 
-def open_source(location: str | Path) -> tuple[Source, StoreInfo]:
-    """Open a store for reading.
+def open_source(
+    location: str | Path, cache_dir: str | Path | None = None, cache_dir_bytes: int | None = None
+) -> tuple[Source, StoreInfo]:
+    """Open a store for reading; one behind a URL by its copy below ``cache_dir``, where that is given.
 
     Raises
     ------
-    StoreNotFoundError, FormatError, DamagedError, StoreReadError, StoreTooLargeError, MissingExtraError
+    StoreNotFoundError, FormatError, DamagedError, StoreReadError, StoreTooLargeError, MissingExtraError, CacheError,
+    OptionError
     """
     path = local_path(location)
     if path is None:
-        return _open_by_zarr(str(location))
-    info, arrays, files = _read_metadata(functools.partial(_read_json, path), str(path))
+        return _open_url(str(location), cache_dir, cache_dir_bytes)
+    info, arrays, files = _read_metadata(lambda names: [_read_json(path, name) for name in names], str(path))
     if all(meta.direct for meta in arrays.values()):
         return LocalSource(path, info, arrays, files), info
     from labelstore.storage.remote import ZarrSource  # zarr costs a quarter of a second: only where needed
@@ -58,33 +60,44 @@ def store_arrays(info: StoreInfo) -> tuple[ArraySpec, ...]:
     return (*files, *index_arrays(info), commits_spec(len(files)))
 
 
-def _open_by_zarr(location: str) -> tuple[Source, StoreInfo]:
-    from labelstore.storage.remote import ZarrSource, open_group, read_file
+def _open_url(location: str, cache_dir: str | Path | None, cache_dir_bytes: int | None) -> tuple[Source, StoreInfo]:
+    from labelstore.storage.objects import Objects, Part  # zarr costs a quarter of a second: only where needed
 
-    group = open_group(location)
+    objects = Objects(location)
 
-    def metadata(name: str) -> Any:
-        key = f"{name}/zarr.json" if name else "zarr.json"
-        data = read_file(group, key)
-        if data is None:
-            raise FileNotFoundError(key)
-        return parse_json(data, f"{location}/{key}")
+    def read(names: Sequence[str]) -> list[Any]:
+        keys = [f"{name}/zarr.json" if name else "zarr.json" for name in names]
+        found = objects.fetch([Part(key, 0, MOST_BYTES + 1) for key in keys])
+        if names[0] == "" and found[0] is None:
+            raise StoreNotFoundError(f"{location}: no store here; `labelstore annotate` makes one")
+        return [None if data is None else parse_json(data, f"{location}/{key}") for key, data in zip(keys, found, strict=True)]
 
-    info, arrays, files = _read_metadata(metadata, location)
+    info, arrays, files = _read_metadata(read, location)
+    if all(meta.direct for meta in arrays.values()):
+        from labelstore.storage.mirror import MirrorSource
+        from labelstore.storage.ranges import RangeSource
+
+        source = RangeSource(location, info, arrays, files)
+        return (source if cache_dir is None else MirrorSource(source, info, cache_dir, cache_dir_bytes)), info
+    if cache_dir is not None:
+        raise OptionError(f"cache_dir: {location} is not laid out as labelstore does it, and cannot be kept")
+    from labelstore.storage.remote import ZarrSource
+
     return ZarrSource(location, info, arrays, files), info
 
 
-def _read_metadata(read: Callable[[str], Any], where: str) -> tuple[StoreInfo, dict[str, ArrayMeta], tuple[ArraySpec, ...]]:
-    group = read("")
+def _read_metadata(
+    read: Callable[[Sequence[str]], list[Any]], where: str
+) -> tuple[StoreInfo, dict[str, ArrayMeta], tuple[ArraySpec, ...]]:
+    """Check what ``read`` gives of the group, which is "", and of arrays by name: JSON, or None for what is not there."""
+    (group,) = read([""])
     info, seals = parse_group(group, where), array_seals(group["attributes"])
     files = committed_arrays(info, where)
-    arrays = {}
-    for spec in store_arrays(info):
-        try:
-            meta = read(spec.name)
-        except FileNotFoundError:
+    arrays, specs = {}, store_arrays(info)
+    for spec, meta in zip(specs, read([spec.name for spec in specs]), strict=True):
+        if meta is None:
             hint = "`labelstore repair` makes its metadata anew, if this was a label store"
-            raise FormatError(f"{where}: expected an array '{spec.name}', found none; {hint}") from None
+            raise FormatError(f"{where}: expected an array '{spec.name}', found none; {hint}")
         arrays[spec.name] = check_array(meta, spec, *array_grid(spec, info), where, seals.get(spec.name))
     return info, arrays, files
 
@@ -117,7 +130,7 @@ def _read_json(path: Path, name: str) -> Any:
         data = DataFile(str(file)).whole(MOST_BYTES)
     except FileNotFoundError:
         if name:
-            raise
+            return None
         if path.exists() and not path.is_dir():
             raise FormatError(f"{path}: expected a label store (a folder), found a file") from None
         if path.is_dir() and not is_blank(path):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import resource
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 from labelstore.storage.chunks import DataFile
+from labelstore.threads import ProcessLock
 
 _MOST_FILES = 2048
 Files = tuple[DataFile, ...]
@@ -32,7 +31,8 @@ class OpenFiles:
         self._reopen = reopen
         self._limit = most_shards(files_a_shard)
         self._open: OrderedDict[int, Files] = OrderedDict()
-        self._lock, self._process = threading.Lock(), os.getpid()
+        self.lock = ProcessLock()
+        """The lock of all that is kept open."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -68,12 +68,6 @@ class OpenFiles:
         while len(self._open) > self._limit:
             self._open.popitem(last=False)
         return files
-
-    def lock(self) -> threading.Lock:
-        """The lock of all that is kept open; a new one after a fork, where another thread may have held the old one."""
-        if self._process != os.getpid():
-            self._lock, self._process = threading.Lock(), os.getpid()
-        return self._lock
 
 
 def most_shards(files_a_shard: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
@@ -14,6 +14,9 @@ from zarr.storage._common import make_store_path
 from labelstore.errors import MissingExtraError
 from labelstore.storage.patience import SECONDS, SECONDS_AT_FIRST, patiently
 
+AT_ONCE = 64
+"""Requests on their way at the same time."""
+_S3 = ("s3://", "s3a://")
 T = TypeVar("T")
 
 
@@ -25,10 +28,17 @@ def open_place(location: str) -> StorePath:
     MissingExtraError
     """
     try:
-        path = sync(make_store_path(location))
+        path = sync(make_store_path(location, storage_options=_connections() if location.startswith(_S3) else None))
     except ImportError as error:
         raise MissingExtraError(f"{location}: needs more: pip install 'labelstore[s3]' ({error})") from error
     return StorePath(PatientStore(path.store), path.path)
+
+
+def _connections() -> dict[str, Any]:
+    """Options of a client of S3, which keeps ten connections unless it is told; the user's own ones stay."""
+    from fsspec.config import conf
+
+    return {"config_kwargs": {"max_pool_connections": AT_ONCE, **conf.get("s3", {}).get("config_kwargs", {})}}
 
 
 class PatientStore(WrapperStore[Store]):

@@ -64,11 +64,13 @@ def test_prometheus_gets_what_the_run_has_told():
     try:
         metrics.plan(100, 40)
         metrics.rows(30, 2)
+        metrics.written(1234)
         found = scrape(metrics.port)
     finally:
         metrics.close()
     assert found["labelstore_rows_planned"] == 100
     assert found["labelstore_rows_already"] == 40
+    assert found["labelstore_bytes_written"] == 1234
     assert found['labelstore_rows{status="done"}'] == 30
     assert found['labelstore_rows{status="failed"}'] == 2
     assert found["process_resident_memory_bytes"] > 1e6

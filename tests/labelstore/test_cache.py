@@ -42,12 +42,12 @@ def same(reader: LabelMapReader, truth: LabelMapReader, rows: list[int] = ROWS) 
 def chunk_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The frames that are decoded from now on."""
     decoded: list[int] = []
-    from labelstore.storage import local
+    from labelstore.storage import direct, local
 
-    plain_one, plain_many = local.decode_usual, local.decode_frames
+    plain_one, plain_many = local.decode_usual, direct.decode_frames
     monkeypatch.setattr(local, "decode_usual", lambda data: decoded.append(len(data)) or plain_one(data))
     monkeypatch.setattr(
-        local,
+        direct,
         "decode_frames",
         lambda frames, size, out: decoded.extend([size] * len(frames)) or plain_many(frames, size, out),
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from damage import flip
 
 import labelstore
 from labelstore import (
@@ -33,6 +34,7 @@ from labelstore import (
 from labelstore.pipelines.store import ShardWriter
 from labelstore.storage.local import LocalSource
 from labelstore.storage.openfiles import most_shards
+from labelstore.storage.ranges import RangeSource
 from labelstore.storage.remote import ZarrSource
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
@@ -47,12 +49,6 @@ def reader(picture_store: Path) -> LabelMapReader:
 @pytest.fixture
 def copy(picture_store: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(picture_store, tmp_path / "copy.zarr"))
-
-
-def flip(file: Path, place: int, bit: int = 0) -> None:
-    data = bytearray(file.read_bytes())
-    data[place] ^= 1 << bit
-    file.write_bytes(bytes(data))
 
 
 def test_what_a_reader_says_of_its_store(reader):
@@ -525,10 +521,17 @@ def test_file_urls_are_local(picture_store):
     assert len(reader) == 21
 
 
-def test_zarr_gives_what_the_direct_path_gives(reader, picture_store, monkeypatch):
+@pytest.fixture(params=[RangeSource, ZarrSource])
+def behind_a_url(request, monkeypatch) -> type:
+    """Folders are opened as URLs are: by ranges, or as if somebody else had laid the store out."""
     monkeypatch.setattr("labelstore.storage.open.local_path", lambda location: None)
+    monkeypatch.setattr("labelstore.storage.ranges.RangeSource", request.param)
+    return request.param
+
+
+def test_a_url_gives_what_a_folder_gives(reader, picture_store, behind_a_url):
     slow = LabelMapReader(str(picture_store))
-    assert isinstance(slow._rows._source, ZarrSource)
+    assert isinstance(slow._rows._source, behind_a_url)
     rows = [20, 3, 3, 8]
     np.testing.assert_array_equal(slow.read(rows).classes, reader.read(rows).classes)
     np.testing.assert_array_equal(slow.read(rows).scores, reader.read(rows).scores)
@@ -538,8 +541,7 @@ def test_zarr_gives_what_the_direct_path_gives(reader, picture_store, monkeypatc
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(slow)).read([1]).scores, reader.read([1]).scores)
 
 
-def test_zarr_finds_damage_too(copy, monkeypatch):
-    monkeypatch.setattr("labelstore.storage.open.local_path", lambda location: None)
+def test_damage_is_found_behind_a_url_too(copy, behind_a_url):
     (copy / "commits" / "c.0.0.0").unlink()
     flip(copy / "classes" / "c.2.0.0.0", 20)
     (copy / "scores" / "c.3.0.0.0").write_bytes(b"short")

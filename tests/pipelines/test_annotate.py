@@ -19,7 +19,7 @@ from toy_annotators import NAMES
 from labelstore import FailedRowError, LabelMapReader
 from labelstore.errors import AnnotatorError, FormatError, ImagesError, OptionError, StoreMismatchError, StoreWriteError
 from labelstore.pipelines.annotate import annotate
-from labelstore.pipelines.observer import Observer
+from labelstore.pipelines.observer import Observer, Observers
 from labelstore.pipelines.plan import ShardReport
 from labelstore.pipelines.resources import Resources
 from labelstore.pipelines.samples import copy_samples
@@ -521,3 +521,16 @@ def test_what_a_worker_told_late_is_not_counted_twice():
     tally.finish(ShardReport(0, 4, (("a.png", "broken"),), {}))
     tally.progress(0, 2, 0)
     assert told.last == (4, 2)
+
+
+def test_a_run_tells_what_it_has_written(pictures, tmp_path):
+    told: list[int] = []
+
+    class Told(Observer):
+        def written(self, num_bytes: int) -> None:
+            told.append(num_bytes)
+
+    annotate(pictures, str(tmp_path / "store.zarr"), Settings(model="toy_annotators:colours"), SERIAL, Observers([Told()]))
+    files = (file for file in tmp_path.rglob("c.*") if file.parent.name not in ("ids", "targets"))
+    assert told == sorted(told)
+    assert told[-1] == sum(file.stat().st_size for file in files)

@@ -33,6 +33,13 @@ class Damage:
         (store / self.key).write_bytes(self.data) if self.data is not None else (store / self.key).unlink()
 
 
+def flip(file: Path, place: int, bit: int = 0) -> None:
+    """Flip one bit of a file."""
+    data = bytearray(file.read_bytes())
+    data[place] ^= 1 << bit
+    file.write_bytes(bytes(data))
+
+
 def keys_of(store: Path) -> list[str]:
     """All files of a store, in order."""
     return sorted(file.relative_to(store).as_posix() for file in store.rglob("*") if file.is_file())

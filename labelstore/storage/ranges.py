@@ -1,0 +1,209 @@
+"""A store behind a URL, laid out as this project writes it: the parts that a batch needs, fetched at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelstore.errors import DamagedError
+from labelstore.schema import ArraySpec, StoreInfo
+from labelstore.storage.chunks import decode_chunk, index_bytes, largest_file
+from labelstore.storage.direct import Chunks, DirectSource, check_seal, missing_file
+from labelstore.storage.local import LocalSource
+from labelstore.storage.metadata import ArrayMeta, commits_spec
+from labelstore.storage.objects import Objects, Part, SealedFile
+from labelstore.storage.plain import CHECKSUM_BYTES
+from labelstore.threads import ProcessLock
+
+_GAP = 4096
+"""Bytes between two chunks that are rather read than asked around."""
+_BYTES_AT_ONCE = 1 << 26
+"""Of files that are fetched whole."""
+_SHARDS_AT_ONCE = 256
+"""Their indexes take 64 kB an array."""
+
+
+class RangeSource(DirectSource):
+    """A store of whose shards the commits, the indexes and the small files are read once, then the chunks of each batch.
+
+    A batch out of shards that are known is one round of requests, of others three. A forked child makes its own connections
+    and goes on with its parent's table; unpickled copies start anew.
+    """
+
+    def __init__(self, location: str, info: StoreInfo, arrays: Mapping[str, ArrayMeta], files: tuple[ArraySpec, ...]) -> None:
+        super().__init__(location, info, arrays, files)
+        self.objects = Objects(location)
+        self._commit = commits_spec(len(files))
+        self._lock = ProcessLock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RangeSource, (self.where, self._info, self._arrays, self._committed)
+
+    def row(self, specs: Sequence[ArraySpec], row: int) -> dict[str, NDArray[Any]]:
+        """See `labelstore.storage.base.Source.row`."""
+        found: dict[str, NDArray[Any]] = {}
+
+        def keep(_: slice, rows: dict[str, NDArray[Any]]) -> None:
+            found.update({name: part[0].copy() for name, part in rows.items()})
+
+        self.each_part(specs, np.array([row]), 1, keep)
+        return found
+
+    def _read_frames(self, chunked: Sequence[Chunks], rows: NDArray[np.int64]) -> list[list[bytes]]:
+        """See `DirectSource._read_frames`; neighbours in a file are one request."""
+        wanted: list[list[Part]] = []
+        for chunks in chunked:
+            spec = self._by_row[chunks.place]
+            shards = (rows // self._info.shard_size).tolist()
+            keys = {shard: self.file_key(spec, shard) for shard in set(shards)}
+            starts, sizes = chunks.offsets[rows].tolist(), chunks.lengths[rows].tolist()
+            places = zip(shards, starts, sizes, strict=True)
+            wanted.append([Part(keys[shard], start, start + size) for shard, start, size in places])
+        runs = _joined({part for parts in wanted for part in parts if part.stop > part.start})
+        fetched = dict(zip(runs, self.objects.fetch(list(runs)), strict=True))
+        frames = {
+            part: (fetched[run] or b"")[part.start - run.start : part.stop - run.start]
+            for run, parts in runs.items()
+            for part in parts
+        }
+        return [[frames.get(part, b"") for part in parts] for parts in wanted]
+
+    def _each_chunk(self, spec: ArraySpec, shards: Sequence[int]) -> Iterator[NDArray[Any]]:
+        """See `DirectSource._each_chunk`."""
+        most = largest_file(spec, self._info.shard_size)
+        step = max(_BYTES_AT_ONCE // most, 1)
+        for start in range(0, len(shards), step):
+            keys = [self.file_key(spec, shard) for shard in shards[start : start + step]]
+            for key, data in zip(keys, self.objects.fetch([Part(key, 0, most + 1) for key in keys]), strict=True):
+                path = f"{self.where}/{key}"
+                if data is None:
+                    raise DamagedError(f"{path}: missing")
+                yield decode_chunk(_bounded(data, most, path), spec, self._info.shard_size, path)
+
+    def _load(self, shards: Sequence[int]) -> None:
+        """See `DirectSource._load`: a round of requests for the commits, and one for all that they seal."""
+        for start in range(0, len(shards), _SHARDS_AT_ONCE):
+            self._load_some(shards[start : start + _SHARDS_AT_ONCE])
+
+    def _load_some(self, shards: Sequence[int]) -> None:
+        committed = {}
+        for shard, file in zip(shards, self.fetch_commits(shards), strict=True):
+            commit = self.decode_commit(shard, file)
+            if commit is None:
+                self._table.mark_holes(shard)
+            else:
+                committed[shard] = commit
+        parts = {shard: self._sealed_parts(shard, commit) for shard, commit in committed.items()}
+        asked = list(dict.fromkeys(part for files in parts.values() for file in files for part in file))
+        fetched = dict(zip(asked, self.objects.fetch(asked), strict=True))
+        for shard, commit in committed.items():
+            self._enter(shard, commit, parts[shard], fetched)
+
+    def fetch_commits(self, shards: Sequence[int]) -> list[bytes | None]:
+        """Return the files of shards' commits, read now; None where there is none."""
+        most = largest_file(self._commit, 1)
+        keys = [self.file_key(self._commit, shard) for shard in shards]
+        return self.objects.fetch([Part(key, 0, most + 1) for key in keys])
+
+    def decode_commit(self, shard: int, file: bytes | None) -> NDArray[np.uint64] | None:
+        """Return the ``[files, 4]`` that such a file holds; None if the shard is not committed.
+
+        Raises
+        ------
+        DamagedError
+        """
+        if file is None:
+            return None
+        path = self._path(self._commit, shard)
+        commit = decode_chunk(_bounded(file, largest_file(self._commit, 1), path), self._commit, 1, path)[0]
+        return commit if commit.any() else None
+
+    def sealed_files(self, shard: int, file: bytes | None) -> tuple[SealedFile, ...]:
+        """Return what such a file says of the shard's others; none if the shard is not committed. Raises as `decode_commit`."""
+        commit = self.decode_commit(shard, file)
+        if commit is None:
+            return ()
+        fields = zip(self._committed, commit[:, 0].tolist(), commit[:, 3].tolist(), strict=True)
+        return tuple(SealedFile(self.file_key(spec, shard), length, crc32c) for spec, length, crc32c in fields)
+
+    def commit_key(self, shard: int) -> str:
+        """Return where a shard's commit lies below the store."""
+        return self.file_key(self._commit, shard)
+
+    def copy_in(self, folder: Path) -> LocalSource:
+        """Return what reads the same store where its files lie in a folder."""
+        return LocalSource(folder, self._info, self._arrays, self._committed)
+
+    def _sealed_parts(self, shard: int, commit: NDArray[np.uint64]) -> list[list[Part]]:
+        """Of files with an index their head and their index, others whole; and whatever lies behind the length committed."""
+        found = []
+        size = self._info.shard_size
+        for spec, length in zip(self._committed, commit[:, 0].tolist(), strict=True):
+            key = self.file_key(spec, shard)
+            if spec.by_row:
+                found.append([Part(key, 0, CHECKSUM_BYTES), Part(key, max(length - index_bytes(size), 0), length + 1)])
+            else:
+                found.append([Part(key, 0, min(length, largest_file(spec, size)) + 1)])
+        return found
+
+    def _enter(
+        self, shard: int, commit: NDArray[np.uint64], parts: list[list[Part]], fetched: Mapping[Part, bytes | None]
+    ) -> None:
+        files = []
+        for mine, seal in zip(parts, commit[:, :3].tolist(), strict=True):
+            path = f"{self.where}/{mine[0].key}"
+            known = {part.start: fetched[part] for part in mine}
+            if None in known.values():
+                raise missing_file(path, shard)
+            files.append(FetchedFile(path, {start: data for start, data in known.items() if data is not None}))
+            check_seal(files[-1], seal)
+        values, indexes = self._values(files), self._indexes(files)
+        with self._lock():
+            if not self._table.loaded[shard]:
+                self._table.fill(shard, commit, indexes, values)
+
+
+class FetchedFile:
+    """What has been fetched of an object: its head, its end, or all of it; see `labelstore.storage.chunks.Whole`."""
+
+    def __init__(self, path: str, parts: Mapping[int, bytes]) -> None:
+        self.path = path
+        self._parts = dict(parts)
+        last = max(self._parts)
+        self.length = last + len(self._parts[last])
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return bytes that have been fetched."""
+        start = max(start for start in self._parts if start <= offset)
+        return self._parts[start][offset - start : offset - start + length]
+
+    def whole(self, most: int) -> bytes:
+        """Return all of it."""
+        return _bounded(self._parts[0], most, self.path)
+
+    def seal(self) -> list[int]:
+        """Return its length, its first and its last four bytes."""
+        tail = self._parts[max(self._parts)][-CHECKSUM_BYTES:]
+        return [self.length, int.from_bytes(self.read(0, CHECKSUM_BYTES), "little"), int.from_bytes(tail, "little")]
+
+
+def _joined(parts: set[Part]) -> dict[Part, list[Part]]:
+    """Return what to ask for, with the parts that lie in it."""
+    found: list[tuple[Part, list[Part]]] = []
+    for part in sorted(parts):
+        if found and found[-1][0].key == part.key and part.start - found[-1][0].stop <= _GAP:
+            run, mine = found[-1]
+            found[-1] = run._replace(stop=max(run.stop, part.stop)), [*mine, part]
+        else:
+            found.append((part, [part]))
+    return dict(found)
+
+
+def _bounded(data: bytes, most: int, path: str) -> bytes:
+    if len(data) > most:
+        raise DamagedError(f"{path}: expected at most {most:,} bytes, found more")
+    return data
