@@ -7,6 +7,7 @@ import multiprocessing
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -72,16 +73,20 @@ def test_it_reads_as_from_here(stores, tmp_path):
         np.testing.assert_array_equal(ours[ours.ids[3]].scores, theirs[3].scores)
 
 
-def line_of(server: ObjectServer, patch: pytest.MonkeyPatch, line: SlowLine) -> None:
+@contextmanager
+def by(line: SlowLine) -> Iterator[None]:
+    """Clients that are made here take the line; afterwards others are made."""
     import s3fs
 
-    patch.setenv("AWS_ENDPOINT_URL", line.address)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", line.address)
+        s3fs.S3FileSystem.clear_instance_cache()
+        yield
     s3fs.S3FileSystem.clear_instance_cache()
 
 
-def test_requests_are_few_and_go_together(stores, server, monkeypatch, tmp_path):
-    with slow_line(server.address, 0.1) as line, monkeypatch.context() as monkeypatch:
-        line_of(server, monkeypatch, line)
+def test_requests_are_few_and_go_together(stores, server, tmp_path):
+    with slow_line(server.address, 0.1) as line, by(line):
         reader, truth = LabelMapReader(stores[0]), LabelMapReader(stores[1])
         arrays = [spec for spec in reader._rows._source._committed if spec.by_row]
         assert same(reader, truth)  # commits, indexes and small files are known from now on

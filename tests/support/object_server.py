@@ -42,6 +42,7 @@ class ObjectServer:
         assert program is not None
         master, volume, filer, s3 = _free_ports(4)
         ports = {"master.port": master, "volume.port": volume, "filer.port": filer, "s3.port": s3}
+        ports.update({"s3.port.lance": 0, "s3.port.iceberg": 0})  # else fixed ones: a second server would end at once
         options = [f"-{name}={port}" for name, port in ports.items()]
         if credentials is not None:
             key, secret = credentials
