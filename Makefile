@@ -10,7 +10,7 @@ SOAK_OPTIONS ?=
 TRY_FOLDER ?= /var/tmp/labelstore-image
 TRY_OPTIONS ?=
 
-.PHONY: help demo test lint types test-slow test-gpu examples soak bench bench-scale bench-encodings bench-quality bench-gpu bench-gpu-pooling families fuzz lock-image try-image clean
+.PHONY: help demo test lint types test-slow test-gpu examples soak bench bench-scale bench-encodings bench-quality bench-gpu bench-gpu-pooling bench-remote bench-shards families fuzz lock-image try-image clean
 
 help:
 	@echo "make demo       annotate sample photographs with a real ImageNet model, and look at one"
@@ -25,6 +25,7 @@ help:
 	@echo "make bench-encodings  bytes a map against distance to the annotator, for every encoding"
 	@echo "make fuzz       the reader on 10,000 hostile stores (10 minutes at most)"
 	@echo "make families   networks of timm and torchvision as annotators: the tables of docs/annotators.md (10 minutes)"
+	@echo "make bench-remote  a store behind a slow line; bench-shards: 100,000 shards through Dask (15 minutes, 3 GB in memory)"
 	@echo "make bench-quality  map size, encoding and precision: bytes, and distances to the annotator"
 	@echo "make lock-image  the exact versions of what is in the image, anew"
 	@echo "make try-image  the Dockerfile's steps and compose.yaml's services without Docker, in a clean Debian"
@@ -129,6 +130,14 @@ bench-gpu:
 	@mkdir -p bench-out
 	rm -rf build/site && mkdir -p build/site && cp -r labelstore build/site/ && cp -r pipelines cli build/site/labelstore/
 	PYTHONPATH=$(abspath build/site) $(GPU_PYTHON) benchmarks/gpu_annotate.py --json bench-out/gpu_annotate.json $(GPU_OPTIONS)
+
+bench-remote: $(VENV)/.test
+	@mkdir -p bench-out
+	$(BIN)/python benchmarks/remote_reading.py --json bench-out/remote_reading.json
+
+bench-shards: $(VENV)/.test
+	@mkdir -p bench-out
+	$(BIN)/python benchmarks/many_shards.py --folder /dev/shm --json bench-out/many_shards.json
 
 # Of maps in a file, or made here by a model that the environment has.
 bench-gpu-pooling: $(VENV)/.test

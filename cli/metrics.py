@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from labelstore.errors import MissingExtraError, OptionError
@@ -12,8 +13,9 @@ class Metrics(Observer):
     """Counts a run's rows in Prometheus' registry, and serves it over HTTP.
 
     ``labelstore_rows`` (by ``status``: done, failed), ``labelstore_rows_planned``, ``labelstore_rows_already``,
-    ``labelstore_bytes_written``, ``labelstore_run_start_seconds``. Beside them are what the registry has of this process, and
-    Dask's own endpoint (``/metrics`` of the dashboard) has the cluster's.
+    ``labelstore_images_per_second`` (of the run so far), ``labelstore_bytes_written``, ``labelstore_run_start_seconds``.
+    Beside them are what the registry has of this process, and Dask's own endpoint (``/metrics`` of the dashboard) has the
+    cluster's.
 
     Parameters
     ----------
@@ -38,6 +40,8 @@ class Metrics(Observer):
         self._planned: Any = prometheus.Gauge("labelstore_rows_planned", "Rows of the store", registry=self._registry)
         self._already: Any = prometheus.Gauge("labelstore_rows_already", "Rows committed before", registry=self._registry)
         self._bytes: Any = prometheus.Gauge("labelstore_bytes_written", "Bytes of committed shards", registry=self._registry)
+        self._rate: Any = prometheus.Gauge("labelstore_images_per_second", "Of the run so far", registry=self._registry)
+        self._began = time.monotonic()
         self._start: Any = prometheus.Gauge("labelstore_run_start_seconds", "When the run began", registry=self._registry)
         prometheus.ProcessCollector(registry=self._registry)
         try:
@@ -55,12 +59,14 @@ class Metrics(Observer):
         self._planned.set(total)
         self._already.set(already)
         self._start.set_to_current_time()
+        self._began = time.monotonic()
         self.rows(0, 0)
 
     def rows(self, done: int, failed: int) -> None:
         """See `Observer.rows`."""
         self._rows.labels("done").set(done)
         self._rows.labels("failed").set(failed)
+        self._rate.set((done + failed) / max(time.monotonic() - self._began, 1e-3))
 
     def written(self, num_bytes: int) -> None:
         """See `Observer.written`."""

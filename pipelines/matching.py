@@ -13,7 +13,7 @@ from labelstore.pipelines.plan import pending_shards
 from labelstore.pipelines.settings import Settings, require_same_settings
 from labelstore.pipelines.sources import Listing
 from labelstore.pipelines.sources.places import Place
-from labelstore.pipelines.store import is_committed
+from labelstore.pipelines.store import committed_shards
 from labelstore.schema import StoreInfo, index_arrays
 from labelstore.storage import open_source
 
@@ -82,7 +82,7 @@ def existing_store(location: str, settings: Settings, listing: Listing, extend: 
     match = match_images(stored, info, listing)
     if not extend:
         _require_same_images(location, listing, match, info)
-    pending = pending_shards(info.num_shards, (shard for shard in range(info.num_shards) if is_committed(source, shard)))
+    pending = pending_shards(info.num_shards, committed_shards(source, info, range(info.num_shards)))
     able = [shard for shard in pending if (match.images[list(info.shard_rows(shard))] != NO_IMAGE).all()]
     left = sum(len(info.shard_rows(shard)) for shard in pending) - sum(len(info.shard_rows(shard)) for shard in able)
     return ExistingStore(info, able, match, left)

@@ -15,7 +15,7 @@ from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.restoring import restore_index
 from labelstore.pipelines.settings import Settings
 from labelstore.pipelines.sources import Listing
-from labelstore.pipelines.store import ShardWriter, is_committed, writing
+from labelstore.pipelines.store import ShardWriter, committed_shards, writing
 from labelstore.schema import Status, StoreInfo
 from labelstore.storage import open_source
 
@@ -50,7 +50,7 @@ def find_store(location: str, settings: Settings, listing: Listing, intent: Inte
 def release_failed(location: str, found: ExistingStore) -> int:
     """Remove the commits of shards with failed rows, durably; return how many there were."""
     source, info = open_source(location)
-    able = (shard for shard in range(info.num_shards) if is_committed(source, shard) and _has_all_images(found, shard))
+    able = (shard for shard in committed_shards(source, info, range(info.num_shards)) if _has_all_images(found, shard))
     failed = [shard for shard in able if (source.status(np.array(info.shard_rows(shard))) == Status.FAILED).any()]
     writer = ShardWriter(location)
     with writing(location):

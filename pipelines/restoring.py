@@ -17,7 +17,7 @@ from labelstore.pipelines.matching import match_images
 from labelstore.pipelines.sink import open_sink
 from labelstore.pipelines.sources import Listing
 from labelstore.pipelines.sources.places import Place
-from labelstore.pipelines.store import is_committed, writing
+from labelstore.pipelines.store import committed_shards, writing
 from labelstore.pipelines.store_files import store_files
 from labelstore.records import Extent
 from labelstore.schema import ArraySpec, StoreInfo, index_arrays
@@ -114,7 +114,7 @@ def _known_content(store: _Store, shards: list[int]) -> dict[int, int]:
     """Return the checksums of the images that rows' maps were made from, by row; none of an image that was not read."""
     column = next(spec for spec in committed_arrays(store.info) if spec.name == "image_crc32")
     found = {}
-    for shard in (shard for shard in shards if is_committed(store.source, shard)):
+    for shard in committed_shards(store.source, store.info, shards):
         values = store.source.index_rows(column, shard).tolist()
         found.update({row: crc32 for row, crc32 in zip(store.info.shard_rows(shard), values, strict=True) if crc32})
     return found

@@ -36,7 +36,7 @@ def annotate_shards(spec: TaskSpec, on_rows: OnShardRows | None = None) -> Itera
     """
     job = spec.job
     writer = _open_writer(job)
-    stored = writer.stored_reports(shard.shard for shard in spec.shards)
+    stored = writer.stored_reports([shard.shard for shard in spec.shards])
     yield from stored
     shards = [shard for shard in spec.shards if shard.shard not in {report.shard for report in stored}]
     if not shards:

@@ -7,7 +7,7 @@ its old commit away, its files, all of it on the disk, and only then the new com
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,10 +23,12 @@ from labelstore.pipelines.files import commit_record, encode_file
 from labelstore.pipelines.index import index_columns, write_index
 from labelstore.pipelines.metadata import write_metadata
 from labelstore.pipelines.sink import open_sink, sync_tree
-from labelstore.schema import UNFINISHED, ArraySpec, StoreInfo, index_arrays
+from labelstore.schema import UNFINISHED, ArraySpec, Status, StoreInfo, index_arrays
 from labelstore.storage import LOCK, Source, is_blank, local_path, open_source, store_arrays
 from labelstore.storage.metadata import array_grid, commits_spec
 from labelstore.storage.patient_store import open_place
+
+_SHARDS_AT_ONCE = 256
 
 
 def create_store(location: str, info: StoreInfo, ids: NDArray[np.uint8], targets: NDArray[np.int32]) -> None:
@@ -121,6 +123,16 @@ class ShardWriter:
 
     def _key(self, spec: ArraySpec, shard: int) -> str:
         return self._source.file_key(spec, shard)
+
+
+def committed_shards(source: Source, info: StoreInfo, shards: Sequence[int]) -> Iterator[int]:
+    """Yield those of some shards that have a commit that their files match; from a server many are read at the same time."""
+    for start in range(0, len(shards), _SHARDS_AT_ONCE):
+        some = np.array(shards[start : start + _SHARDS_AT_ONCE])
+        try:
+            yield from some[source.status(some * info.shard_size) != Status.PENDING].tolist()
+        except DamagedError:
+            yield from (shard for shard in some.tolist() if is_committed(source, shard))
 
 
 def is_committed(source: Source, shard: int) -> bool:

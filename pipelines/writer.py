@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -18,10 +18,10 @@ from labelstore.pipelines import defaults
 from labelstore.pipelines.choice import EncodingChoice
 from labelstore.pipelines.lock import shared_lock, store_lock
 from labelstore.pipelines.new_store import NOT_KNOWN, MapsRecord, info_of
-from labelstore.pipelines.plan import ShardReport
+from labelstore.pipelines.plan import ShardReport, pending_shards
 from labelstore.pipelines.shard_rows import ShardRows
 from labelstore.pipelines.sources.listing import id_problem
-from labelstore.pipelines.store import ShardWriter, create_store, is_committed
+from labelstore.pipelines.store import ShardWriter, committed_shards, create_store
 from labelstore.records import ImportRecord
 from labelstore.schema import Status, StoreInfo
 from labelstore.storage import open_source
@@ -154,7 +154,7 @@ class LabelMapWriter:
     def pending(self) -> list[int]:
         """Return the numbers of the shards that are not committed, looked at now."""
         source, info = open_source(self.location)
-        return [shard for shard in range(info.num_shards) if not is_committed(source, shard)]
+        return pending_shards(info.num_shards, committed_shards(source, info, range(info.num_shards)))
 
     def ids(self, shard: int) -> list[str]:
         """Return the image ids of a shard's rows."""
@@ -169,11 +169,11 @@ class LabelMapWriter:
             raise ImagesError(f"{self.location}: expected a shard in 0..{self.info.num_shards - 1}, got {shard}")
         return ShardRows(self._shards, shard)
 
-    def stored_reports(self, shards: Iterable[int]) -> list[ShardReport]:
+    def stored_reports(self, shards: Sequence[int]) -> list[ShardReport]:
         """Return the reports of those of some shards that have a matching commit by now."""
         source, info = open_source(self.location)
         fetcher, found = RowFetcher(source, info), []
-        for shard in (shard for shard in shards if is_committed(source, shard)):
+        for shard in committed_shards(source, info, shards):
             rows, ids = info.shard_rows(shard), self.ids(shard)
             failed = np.flatnonzero(fetcher.status(np.array(rows)) == Status.FAILED).tolist()
             failures = tuple((ids[at], fetcher.error(rows.start + at)) for at in failed)

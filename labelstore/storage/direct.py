@@ -21,7 +21,8 @@ from labelstore.storage.plain import check_plain, check_plains
 from labelstore.storage.table import STATUS, RowTable, check_status, in_memory
 from labelstore.threads import in_parts
 
-Indexes = dict[str, tuple[NDArray[np.uint64], NDArray[np.uint64]]]
+Index = tuple[NDArray[np.uint64], NDArray[np.uint64]]
+"""Offsets and lengths of a shard file's chunks."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ class DirectSource(ABC):
                     check_status(found[spec.name], file.path)
         return found
 
-    def _indexes(self, files: Sequence[Whole]) -> Indexes:
+    def _indexes(self, files: Sequence[Whole]) -> dict[str, Index]:
         """Return where chunks lie, out of a shard's committed files."""
         return {
             spec.name: read_index(file, self._info.shard_size, largest_chunk(spec))

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from labelstore.errors import DamagedError
 from labelstore.schema import ArraySpec, StoreInfo
-from labelstore.storage.chunks import decode_chunk, index_bytes, largest_file
-from labelstore.storage.direct import Chunks, DirectSource, check_seal, missing_file
+from labelstore.storage.chunks import decode_chunk, index_bytes, largest_chunk, largest_file, read_index
+from labelstore.storage.direct import Chunks, DirectSource, Index, check_seal, missing_file
 from labelstore.storage.local import LocalSource
 from labelstore.storage.metadata import ArrayMeta, commits_spec
 from labelstore.storage.objects import Objects, Part, SealedFile
@@ -28,9 +28,9 @@ _SHARDS_AT_ONCE = 256
 
 
 class RangeSource(DirectSource):
-    """A store of whose shards the commits, the indexes and the small files are read once, then the chunks of each batch.
+    """A store of whose shards the commits and the small files are read once, the indexes when a map is wanted, then the chunks.
 
-    A batch out of shards that are known is one round of requests, of others three. A forked child makes its own connections
+    A batch out of shards that are known is one round of requests, of others four. A forked child makes its own connections
     and goes on with its parent's table; unpickled copies start anew.
     """
 
@@ -39,6 +39,8 @@ class RangeSource(DirectSource):
         self.objects = Objects(location)
         self._commit = commits_spec(len(files))
         self._lock = ProcessLock()
+        self._seals: dict[int, list[list[int]]] = {}
+        self._indexed = np.zeros(info.num_shards, np.bool_)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RangeSource, (self.where, self._info, self._arrays, self._committed)
@@ -55,6 +57,7 @@ class RangeSource(DirectSource):
 
     def _read_frames(self, chunked: Sequence[Chunks], rows: NDArray[np.int64]) -> list[list[bytes]]:
         """See `DirectSource._read_frames`; neighbours in a file are one request."""
+        self._index(np.unique(rows // self._info.shard_size))
         wanted: list[list[Part]] = []
         for chunks in chunked:
             spec = self._by_row[chunks.place]
@@ -139,13 +142,13 @@ class RangeSource(DirectSource):
         return LocalSource(folder, self._info, self._arrays, self._committed)
 
     def _sealed_parts(self, shard: int, commit: NDArray[np.uint64]) -> list[list[Part]]:
-        """Of files with an index their head and their index, others whole; and whatever lies behind the length committed."""
+        """Of files with an index their first and last bytes, others whole; and whatever lies behind the length committed."""
         found = []
         size = self._info.shard_size
         for spec, length in zip(self._committed, commit[:, 0].tolist(), strict=True):
             key = self.file_key(spec, shard)
             if spec.by_row:
-                found.append([Part(key, 0, CHECKSUM_BYTES), Part(key, max(length - index_bytes(size), 0), length + 1)])
+                found.append([Part(key, 0, CHECKSUM_BYTES), Part(key, max(length - CHECKSUM_BYTES, 0), length + 1)])
             else:
                 found.append([Part(key, 0, min(length, largest_file(spec, size)) + 1)])
         return found
@@ -161,10 +164,38 @@ class RangeSource(DirectSource):
                 raise missing_file(path, shard)
             files.append(FetchedFile(path, {start: data for start, data in known.items() if data is not None}))
             check_seal(files[-1], seal)
-        values, indexes = self._values(files), self._indexes(files)
+        values = self._values(files)
         with self._lock():
             if not self._table.loaded[shard]:
-                self._table.fill(shard, commit, indexes, values)
+                seals = zip(self._committed, commit[:, :3].tolist(), strict=True)
+                self._seals[shard] = [seal for spec, seal in seals if spec.by_row]
+                self._table.fill(shard, commit, {}, values)
+
+    def _index(self, shards: NDArray[np.int64]) -> None:
+        """Read the indexes of loaded shards, where that has not been done."""
+        unknown = shards[~self._indexed[shards]].tolist()
+        for start in range(0, len(unknown), _SHARDS_AT_ONCE):
+            some = unknown[start : start + _SHARDS_AT_ONCE]
+            parts = [self._index_part(spec, shard) for shard in some for spec in self._by_row]
+            fetched = zip(parts, self.objects.fetch(parts), strict=True)
+            for shard in some:
+                indexes = {spec.name: self._decode_index(spec, shard, *next(fetched)) for spec in self._by_row}
+                with self._lock():
+                    self._table.fill_indexes(shard, indexes)
+                    self._indexed[shard] = True
+
+    def _index_part(self, spec: ArraySpec, shard: int) -> Part:
+        length = self._seals[shard][self._by_row.index(spec)][0]
+        return Part(self.file_key(spec, shard), max(length - index_bytes(self._info.shard_size), 0), length)
+
+    def _decode_index(self, spec: ArraySpec, shard: int, part: Part, data: bytes | None) -> Index:
+        path, seal = self._path(spec, shard), self._seals[shard][self._by_row.index(spec)]
+        if data is None:
+            raise missing_file(path, shard)
+        file = FetchedFile(path, {part.start: data})
+        if file.tail() != seal[2]:
+            raise DamagedError(f"{path}: not the file that was committed: its index is another one")
+        return read_index(file, self._info.shard_size, largest_chunk(spec))
 
 
 class FetchedFile:
@@ -187,8 +218,11 @@ class FetchedFile:
 
     def seal(self) -> list[int]:
         """Return its length, its first and its last four bytes."""
-        tail = self._parts[max(self._parts)][-CHECKSUM_BYTES:]
-        return [self.length, int.from_bytes(self.read(0, CHECKSUM_BYTES), "little"), int.from_bytes(tail, "little")]
+        return [self.length, int.from_bytes(self.read(0, CHECKSUM_BYTES), "little"), self.tail()]
+
+    def tail(self) -> int:
+        """Return its last four bytes."""
+        return int.from_bytes(self._parts[max(self._parts)][-CHECKSUM_BYTES:], "little")
 
 
 def _joined(parts: set[Part]) -> dict[Part, list[Part]]:

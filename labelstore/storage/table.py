@@ -64,13 +64,18 @@ class RowTable:
         values: Mapping[str, NDArray[Any]],
     ) -> None:
         """Enter a committed shard: its commit, chunks' offsets and lengths, and small rows, by array."""
+        self.fill_indexes(shard, indexes)
         rows = slice(shard * self._size, (shard + 1) * self._size)
-        for name, (offsets, lengths) in indexes.items():
-            self.offsets[name][rows], self.lengths[name][rows] = offsets, lengths
         for name, column in values.items():
             self.values[name][rows] = column
         self.seals[shard] = google_crc32c.value(commit.tobytes())
         self.loaded[shard] = True
+
+    def fill_indexes(self, shard: int, indexes: Mapping[str, tuple[NDArray[np.uint64], NDArray[np.uint64]]]) -> None:
+        """Enter where a shard's chunks lie, by array."""
+        rows = slice(shard * self._size, (shard + 1) * self._size)
+        for name, (offsets, lengths) in indexes.items():
+            self.offsets[name][rows], self.lengths[name][rows] = offsets, lengths
 
 
 def check_status(values: NDArray[np.uint8], path: str) -> None:

@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import threading
+import time
 import urllib.request
 from pathlib import Path
 
@@ -63,6 +64,7 @@ def test_prometheus_gets_what_the_run_has_told():
     metrics = Metrics(0)
     try:
         metrics.plan(100, 40)
+        time.sleep(0.1)
         metrics.rows(30, 2)
         metrics.written(1234)
         found = scrape(metrics.port)
@@ -71,6 +73,7 @@ def test_prometheus_gets_what_the_run_has_told():
     assert found["labelstore_rows_planned"] == 100
     assert found["labelstore_rows_already"] == 40
     assert found["labelstore_bytes_written"] == 1234
+    assert 0 < found["labelstore_images_per_second"] < 320
     assert found['labelstore_rows{status="done"}'] == 30
     assert found['labelstore_rows{status="failed"}'] == 2
     assert found["process_resident_memory_bytes"] > 1e6

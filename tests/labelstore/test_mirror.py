@@ -251,3 +251,20 @@ def test_a_store_in_a_folder_is_read_where_it_is(picture_store, cache):
     reader = LabelMapReader(picture_store, cache_dir=cache)
     assert isinstance(reader._rows._source, LocalSource)
     assert not cache.exists()
+
+
+def test_looking_at_a_store_reads_no_indexes(store, asked, monkeypatch):
+    reads: list[int] = []
+    fetch = Objects.fetch
+
+    def sized(self, parts):
+        found = fetch(self, parts)
+        reads.extend(len(data or b"") for part, data in zip(parts, found, strict=True) if part.key.startswith("scores/c"))
+        return found
+
+    monkeypatch.setattr(Objects, "fetch", sized)
+    reader = LabelMapReader(str(store))
+    assert (reader.status() == 1).all()
+    assert set(reads) == {4}
+    reader.read(ROWS)
+    assert max(reads) > 4

@@ -7,14 +7,13 @@ import multiprocessing
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from object_server import ObjectServer, as_environment, find_server, object_server
 from runs import SERIAL
-from slow_line import SlowLine, slow_line
+from slow_line import slow_line
 
 from labelstore import DamagedError, LabelMapReader, PendingRowError
 from labelstore.pipelines.annotate import annotate
@@ -73,20 +72,8 @@ def test_it_reads_as_from_here(stores, tmp_path):
         np.testing.assert_array_equal(ours[ours.ids[3]].scores, theirs[3].scores)
 
 
-@contextmanager
-def by(line: SlowLine) -> Iterator[None]:
-    """Clients that are made here take the line; afterwards others are made."""
-    import s3fs
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", line.address)
-        s3fs.S3FileSystem.clear_instance_cache()
-        yield
-    s3fs.S3FileSystem.clear_instance_cache()
-
-
 def test_requests_are_few_and_go_together(stores, server, tmp_path):
-    with slow_line(server.address, 0.1) as line, by(line):
+    with slow_line(server.address, 0.1) as line, as_environment(line):
         reader, truth = LabelMapReader(stores[0]), LabelMapReader(stores[1])
         arrays = [spec for spec in reader._rows._source._committed if spec.by_row]
         assert same(reader, truth)  # commits, indexes and small files are known from now on

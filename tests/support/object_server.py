@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from slow_line import SlowLine
 
 _START_SECONDS = 60
 _ACTIONS = [f"{action}:bucket" for action in ("Admin", "Read", "Write", "List", "Tagging")]
@@ -79,14 +80,18 @@ def object_server(folder: Path, credentials: tuple[str, str] | None = None) -> I
 
 
 @contextlib.contextmanager
-def as_environment(server: ObjectServer, key: str = "somebody", secret: str = "secret") -> Iterator[None]:
-    """Credentials, region and address stand in the environment, as users give them."""
+def as_environment(server: ObjectServer | SlowLine, key: str = "somebody", secret: str = "secret") -> Iterator[None]:
+    """Credentials, region and address stand in the environment, as users give them; clients are made anew, and so afterwards."""
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", server.address)
         patch.setenv("AWS_ACCESS_KEY_ID", key)
         patch.setenv("AWS_SECRET_ACCESS_KEY", secret)
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         yield
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def _wait_until_it_answers(address: str, server: subprocess.Popen[bytes]) -> None:
