@@ -81,7 +81,7 @@ def object_server(folder: Path, credentials: tuple[str, str] | None = None) -> I
 
 @contextlib.contextmanager
 def as_environment(server: ObjectServer | SlowLine, key: str = "somebody", secret: str = "secret") -> Iterator[None]:
-    """Credentials, region and address stand in the environment, as users give them; clients are made anew, and so afterwards."""
+    """Credentials, region and address stand in the environment, as users give them; clients are made anew, and afterwards."""
     import s3fs
 
     s3fs.S3FileSystem.clear_instance_cache()
