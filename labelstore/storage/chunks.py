@@ -121,6 +121,11 @@ def largest_file(spec: ArraySpec, rows: int) -> int:
     return (largest_frame(size) if spec.compressed else size) + CHECKSUM_BYTES
 
 
+def largest_shard_file(spec: ArraySpec, shard_size: int) -> int:
+    """Return the bytes that a file may take which has a chunk for each row of a shard, and an index."""
+    return shard_size * largest_chunk(spec) + CHECKSUM_BYTES + index_bytes(shard_size)
+
+
 def index_bytes(shard_size: int) -> int:
     """Return the bytes of a shard file's index, which ends the file."""
     return shard_size * _ENTRY + CHECKSUM_BYTES

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from labelstore.errors import DamagedError
 from labelstore.schema import ArraySpec, StoreInfo
-from labelstore.storage.chunks import decode_chunk, index_bytes, largest_chunk, largest_file, read_index
+from labelstore.storage.chunks import decode_chunk, index_bytes, largest_chunk, largest_file, largest_shard_file, read_index
 from labelstore.storage.direct import Chunks, DirectSource, Index, check_seal, missing_file
 from labelstore.storage.local import LocalSource
 from labelstore.storage.metadata import ArrayMeta, commits_spec
@@ -130,8 +130,13 @@ class RangeSource(DirectSource):
         commit = self.decode_commit(shard, file)
         if commit is None:
             return ()
-        fields = zip(self._committed, commit[:, 0].tolist(), commit[:, 3].tolist(), strict=True)
-        return tuple(SealedFile(self.file_key(spec, shard), length, crc32c) for spec, length, crc32c in fields)
+        found = []
+        for spec, length, crc32c in zip(self._committed, commit[:, 0].tolist(), commit[:, 3].tolist(), strict=True):
+            most = largest_shard_file(spec, self._info.shard_size) if spec.by_row else largest_file(spec, self._info.shard_size)
+            if length > most:
+                raise DamagedError(f"{self._path(spec, shard)}: expected at most {most:,} bytes, its commit says {length:,}")
+            found.append(SealedFile(self.file_key(spec, shard), length, crc32c))
+        return tuple(found)
 
     def commit_key(self, shard: int) -> str:
         """Return where a shard's commit lies below the store."""

@@ -11,6 +11,7 @@ import threading
 from collections import Counter
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 import pytest
 from damage import flip
@@ -186,6 +187,16 @@ def test_damage_there_is_told_of_the_row_alone(store, cache, truth):
     assert len(rows) == 1
     assert rows[0] in range(4, 8)
     assert len(kept(cache)) == 5
+
+
+def test_a_commit_that_claims_too_much_is_refused_at_once(store, cache, truth):
+    commit = store / "commits" / "c.1.0.0"
+    claims = (2**60).to_bytes(8, "little") + commit.read_bytes()[8:-4]
+    commit.write_bytes(claims + google_crc32c.value(claims).to_bytes(4, "little"))
+    reader = reader_of(store, cache)
+    with pytest.raises(DamagedError, match="expected at most .* bytes, its commit says 1,152,921,504,606,846,976"):
+        reader.read([5])
+    np.testing.assert_array_equal(reader.read([0, 20]).scores, truth[[0, 20]])
 
 
 def test_processes_share_the_work(store, cache, truth, asked):
