@@ -19,6 +19,7 @@ from slow_line import SlowLine
 
 _START_SECONDS = 60
 _ACTIONS = [f"{action}:bucket" for action in ("Admin", "Read", "Write", "List", "Tagging")]
+_SET_ASIDE: list[object] = []
 _GRPC = 10_000
 """What SeaweedFS adds to a port for its other protocol."""
 
@@ -82,16 +83,22 @@ def object_server(folder: Path, credentials: tuple[str, str] | None = None) -> I
 @contextlib.contextmanager
 def as_environment(server: ObjectServer | SlowLine, key: str = "somebody", secret: str = "secret") -> Iterator[None]:
     """Credentials, region and address stand in the environment, as users give them; clients are made anew, and afterwards."""
-    import s3fs
-
-    s3fs.S3FileSystem.clear_instance_cache()
+    _set_clients_aside()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", server.address)
         patch.setenv("AWS_ACCESS_KEY_ID", key)
         patch.setenv("AWS_SECRET_ACCESS_KEY", secret)
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         yield
-    s3fs.S3FileSystem.clear_instance_cache()
+    _set_clients_aside()
+
+
+def _set_clients_aside() -> None:
+    """Have new clients made from now on; the old ones, whose connections nobody closes, live as long as the process."""
+    from s3fs import S3FileSystem
+
+    _SET_ASIDE.extend(S3FileSystem._cache.values())
+    S3FileSystem.clear_instance_cache()
 
 
 def _wait_until_it_answers(address: str, server: subprocess.Popen[bytes]) -> None:

@@ -26,6 +26,7 @@ class SlowLine:
         self._delay = seconds / 2
         self._started, self._ended = threading.Event(), asyncio.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
+        self._writers: list[asyncio.StreamWriter] = []
         self.requests = 0
         self.address = ""
 
@@ -44,6 +45,9 @@ class SlowLine:
         self._started.set()
         await self._ended.wait()
         listening.close()
+        for writer in self._writers:
+            writer.close()
+        await asyncio.gather(*(writer.wait_closed() for writer in self._writers), return_exceptions=True)
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -51,6 +55,7 @@ class SlowLine:
         except OSError:
             writer.close()
             return
+        self._writers += writer, far_writer
         with suppress(asyncio.CancelledError):  # the line is taken down
             await asyncio.gather(self._carry(reader, far_writer, counted=True), self._carry(far_reader, writer, counted=False))
 
