@@ -27,7 +27,7 @@ from measuring import Line, arguments, ratios, report, side_by_side, single, spr
 from photos import make_photos
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
-from object_server import object_server
+from object_server import as_environment, make_bucket, object_server
 from slow_line import SlowLine, slow_line
 
 from labelstore import LabelMapReader
@@ -42,12 +42,8 @@ BOX = (0.1, 0.2, 0.7, 0.9)
 @contextlib.contextmanager
 def slow_server(folder: Path, seconds: float) -> Iterator[SlowLine]:
     """A server with an empty bucket, and the line to it, which the environment names."""
-    import s3fs
-
-    with object_server(folder) as server, slow_line(server.address, seconds) as line:
-        known = {"AWS_ACCESS_KEY_ID": "somebody", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
-        os.environ.update(known, AWS_ENDPOINT_URL=line.address)
-        s3fs.S3FileSystem().mkdir(BUCKET)
+    with object_server(folder) as server, slow_line(server.address, seconds) as line, as_environment(line):
+        make_bucket()
         yield line
 
 

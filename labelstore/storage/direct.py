@@ -14,7 +14,7 @@ from labelstore.errors import DamagedError
 from labelstore.schema import ArraySpec, StoreInfo
 from labelstore.scratch import Spares
 from labelstore.storage.base import DamagedRowError, UsePart
-from labelstore.storage.chunks import MISSING, Whole, decode_chunk, largest_chunk, largest_file, read_index, wrong_seal
+from labelstore.storage.chunks import MISSING, Whole, decode_chunk, largest_file, wrong_seal
 from labelstore.storage.frames import FrameError, decode_frame, decode_frames, usual_header
 from labelstore.storage.metadata import ArrayMeta
 from labelstore.storage.plain import check_plain, check_plains
@@ -114,7 +114,7 @@ class DirectSource(ABC):
                     elif spec.resident:
                         found[spec.name] = self._table.values[spec.name][rows[part]]
                     else:
-                        found[spec.name] = self._from_disk(spec, rows[part])
+                        found[spec.name] = self._from_files(spec, rows[part])
                 use(part, found)
 
         in_parts(work, len(rows), threads if any(spec.compressed and spec.by_row for spec in specs) else 1)
@@ -162,7 +162,7 @@ class DirectSource(ABC):
             return DamagedRowError(row, f"{path}: no chunk for the row")
         return DamagedRowError(row, f"{path}: the chunk at offset {offset} ({length} bytes) is damaged: {error}")
 
-    def _from_disk(self, spec: ArraySpec, rows: NDArray[np.int64]) -> NDArray[Any]:
+    def _from_files(self, spec: ArraySpec, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Return rows of an array that does not stay in memory (``errors``), a shard at a time."""
         out = np.empty((len(rows), *spec.row_shape), spec.numpy_dtype)
         shards, locals_ = np.divmod(rows, self._info.shard_size)
@@ -185,14 +185,6 @@ class DirectSource(ABC):
                 if spec.name == STATUS:
                     check_status(found[spec.name], file.path)
         return found
-
-    def _indexes(self, files: Sequence[Whole]) -> dict[str, Index]:
-        """Return where chunks lie, out of a shard's committed files."""
-        return {
-            spec.name: read_index(file, self._info.shard_size, largest_chunk(spec))
-            for spec, file in zip(self._committed, files, strict=True)
-            if spec.by_row
-        }
 
 
 def check_seal(file: Whole, seal: list[int]) -> None:

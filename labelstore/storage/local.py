@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from labelstore.errors import DamagedError
 from labelstore.schema import ArraySpec, StoreInfo
-from labelstore.storage.chunks import DataFile, read_chunk
+from labelstore.storage.chunks import DataFile, largest_chunk, read_chunk, read_index
 from labelstore.storage.direct import Chunks, DirectSource, check_seal, decode_row, missing_file
 from labelstore.storage.frames import FrameError, decode_usual
 from labelstore.storage.metadata import ArrayMeta, commits_spec
@@ -42,7 +42,7 @@ class LocalSource(DirectSource):
             name = spec.name
             chunks = self._chunks.get(name)
             if chunks is None:
-                found[name] = self._table.values[name][row] if spec.resident else self._from_disk(spec, np.array([row]))[0]
+                found[name] = self._table.values[name][row] if spec.resident else self._from_files(spec, np.array([row]))[0]
                 continue
             data = os.pread(files[chunks.place].fd, chunks.lengths.item(row), chunks.offsets.item(row))
             try:
@@ -91,8 +91,12 @@ class LocalSource(DirectSource):
             return
         seals = commit[0, :, :3].tolist()
         files = [self._open_sealed(spec, shard, seal) for spec, seal in zip(self._committed, seals, strict=True)]
-        values, indexes = self._values(files), self._indexes(files)
+        values, size = self._values(files), self._info.shard_size
         kept = [place for place, spec in enumerate(self._committed) if spec.by_row]
+        indexes = {
+            spec.name: read_index(files[place], size, largest_chunk(spec))
+            for place, spec in zip(kept, self._by_row, strict=True)
+        }
         with self._files.lock():
             if not self._table.loaded[shard]:  # the first of several threads counts: its files belong to its index
                 self._seals[shard] = [seals[place] for place in kept]

@@ -73,7 +73,9 @@ class MirrorSource:
 
     def status(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """See `labelstore.storage.base.Source.status`; fetches shards."""
-        self._bring(np.unique(rows // self._info.shard_size))
+        shards = rows // self._info.shard_size
+        if not self._here[shards].all():
+            self._bring(np.unique(shards))
         found = np.empty(len(rows), np.uint8)
         while True:
             try:

@@ -13,7 +13,7 @@ from zarr.core.sync import sync
 from zarr.storage import StorePath
 
 from labelstore.errors import LabelStoreError, StoreReadError
-from labelstore.storage.patient_store import AT_ONCE, open_place
+from labelstore.storage.patient_store import AT_ONCE, access_refused, open_place
 
 
 class Part(NamedTuple):
@@ -55,8 +55,7 @@ class Objects:
         except LabelStoreError:
             raise
         except PermissionError as error:
-            hint = "give the right credentials: for S3, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
-            raise StoreReadError(f"{self.location}: access is refused: {error}; {hint}") from error
+            raise access_refused(self.location, error) from error
         except Exception as error:  # whatever the file system behind a URL raises
             raise StoreReadError(f"{self.location}: cannot be read: {error}") from error
         return [found[part] for part in parts]

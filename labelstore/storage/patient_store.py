@@ -11,7 +11,7 @@ from zarr.core.sync import sync
 from zarr.storage import StorePath, WrapperStore
 from zarr.storage._common import make_store_path
 
-from labelstore.errors import MissingExtraError
+from labelstore.errors import MissingExtraError, StoreReadError
 from labelstore.storage.patience import SECONDS, SECONDS_AT_FIRST, patiently
 
 AT_ONCE = 64
@@ -39,6 +39,12 @@ def _connections() -> dict[str, Any]:
     from fsspec.config import conf
 
     return {"config_kwargs": {"max_pool_connections": AT_ONCE, **conf.get("s3", {}).get("config_kwargs", {})}}
+
+
+def access_refused(location: str, error: PermissionError) -> StoreReadError:
+    """Say what to do about a server that lets nobody in."""
+    hint = "give the right credentials: for S3, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
+    return StoreReadError(f"{location}: access is refused: {error}; {hint}")
 
 
 class PatientStore(WrapperStore[Store]):

@@ -39,7 +39,7 @@ class RangeSource(DirectSource):
         self.objects = Objects(location)
         self._commit = commits_spec(len(files))
         self._lock = ProcessLock()
-        self._seals: dict[int, list[list[int]]] = {}
+        self._seals: dict[tuple[str, int], list[int]] = {}
         self._indexed = np.zeros(info.num_shards, np.bool_)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -173,7 +173,7 @@ class RangeSource(DirectSource):
         with self._lock():
             if not self._table.loaded[shard]:
                 seals = zip(self._committed, commit[:, :3].tolist(), strict=True)
-                self._seals[shard] = [seal for spec, seal in seals if spec.by_row]
+                self._seals.update({(spec.name, shard): seal for spec, seal in seals if spec.by_row})
                 self._table.fill(shard, commit, {}, values)
 
     def _index(self, shards: NDArray[np.int64]) -> None:
@@ -190,15 +190,15 @@ class RangeSource(DirectSource):
                     self._indexed[shard] = True
 
     def _index_part(self, spec: ArraySpec, shard: int) -> Part:
-        length = self._seals[shard][self._by_row.index(spec)][0]
+        length = self._seals[spec.name, shard][0]
         return Part(self.file_key(spec, shard), max(length - index_bytes(self._info.shard_size), 0), length)
 
     def _decode_index(self, spec: ArraySpec, shard: int, part: Part, data: bytes | None) -> Index:
-        path, seal = self._path(spec, shard), self._seals[shard][self._by_row.index(spec)]
+        path = self._path(spec, shard)
         if data is None:
             raise missing_file(path, shard)
         file = FetchedFile(path, {part.start: data})
-        if file.tail() != seal[2]:
+        if file.tail() != self._seals[spec.name, shard][2]:
             raise DamagedError(f"{path}: not the file that was committed: its index is another one")
         return read_index(file, self._info.shard_size, largest_chunk(spec))
 

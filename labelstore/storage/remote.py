@@ -18,7 +18,7 @@ from labelstore.storage.base import DamagedRowError, UsePart
 from labelstore.storage.chunks import wrong_seal
 from labelstore.storage.metadata import ArrayMeta, commits_spec
 from labelstore.storage.patience import may_pass
-from labelstore.storage.patient_store import open_place
+from labelstore.storage.patient_store import access_refused, open_place
 from labelstore.storage.table import STATUS, RowTable, check_status, in_memory
 
 _DECODE_ERRORS = (ValueError, RuntimeError, OSError, LookupError, TypeError, ArithmeticError, MemoryError)
@@ -26,7 +26,7 @@ _DECODE_ERRORS = (ValueError, RuntimeError, OSError, LookupError, TypeError, Ari
 _BYTES_AT_ONCE = 1 << 26
 
 
-def open_group(location: str) -> zarr.Group:
+def _open_group(location: str) -> zarr.Group:
     """Open a Zarr group for reading.
 
     Raises
@@ -36,22 +36,11 @@ def open_group(location: str) -> zarr.Group:
     try:
         return zarr.open_group(open_place(location), mode="r")
     except PermissionError as error:
-        hint = "give the right credentials: for S3, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
-        raise StoreReadError(f"{location}: access is refused: {error}; {hint}") from error
+        raise access_refused(location, error) from error
     except FileNotFoundError:
         raise StoreNotFoundError(f"{location}: no store here") from None
     except (ValueError, TypeError, KeyError, OSError) as error:  # zarr hands on what JSON holds as keyword arguments
         raise FormatError(f"{location}: expected a Zarr v3 group, found none: {error}") from error
-
-
-def read_file(group: zarr.Group, key: str) -> bytes | None:
-    """Return a file of a store; None if there is none."""
-    path = group.store_path / key
-    try:
-        found = sync(path.get(default_buffer_prototype()))
-    except OSError as error:
-        raise StoreReadError(f"{path}: cannot be read: {error}") from error
-    return None if found is None else found.to_bytes()
 
 
 class ZarrSource:
@@ -68,7 +57,7 @@ class ZarrSource:
         self._committed = files
         self._status = next(spec for spec in files if spec.name == STATUS)
         self._table = RowTable(info, [self._status], location)
-        self._group = open_group(location)
+        self._group = _open_group(location)
         self._zarr = {name: _array(self._group, name) for name in arrays}
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 from commands import run_here
 from folders import store_contents
-from object_server import as_environment, find_server, object_server
+from object_server import NEEDS_SERVER, as_environment, make_bucket, object_server
 from runs import SERIAL
 
 from labelstore import DamagedError, LabelMapReader
@@ -22,20 +21,14 @@ from labelstore.pipelines.settings import Settings
 from labelstore.pipelines.store_files import store_files
 from labelstore.pipelines.verifying import verify_store
 
-pytestmark = [
-    pytest.mark.skipif(find_server() is None or importlib.util.find_spec("s3fs") is None, reason="no SeaweedFS, or no s3fs"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # s3fs leaves its connections to the end of the process
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = NEEDS_SERVER
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Iterator[str]:
     """Its address."""
     with object_server(tmp_path_factory.mktemp("objects")) as server, as_environment(server):
-        import s3fs
-
-        s3fs.S3FileSystem().mkdir("bucket")
+        make_bucket()
         yield server.address
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
 import subprocess
 import time
@@ -15,17 +14,12 @@ import unruly_annotators
 from commands import command_line, environment, run_here, run_installed
 from dask_cluster import wait_until
 from folders import store_contents
-from object_server import ObjectServer, as_environment, find_server, object_server
+from object_server import NEEDS_SERVER, ObjectServer, as_environment, make_bucket, object_server
 from pictures import paint_many
 
 from labelstore.pipelines.store_files import store_files
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(find_server() is None or importlib.util.find_spec("s3fs") is None, reason="no SeaweedFS, or no s3fs"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = [pytest.mark.slow, *NEEDS_SERVER]
 SLOW = ("--model", "unruly_annotators:slow", "--top-k", "3", "--batch-size", "4", "--shard-size", "4")
 IMAGES, KILLS, RESTARTS = 1200, 20, 5
 SECONDS_AT_MOST = 500
@@ -35,9 +29,7 @@ SECONDS_AT_MOST = 500
 def server(tmp_path: Path) -> Iterator[ObjectServer]:
     (tmp_path / "objects").mkdir()
     with object_server(tmp_path / "objects", ("somebody", "secret")) as server, as_environment(server):
-        import s3fs
-
-        s3fs.S3FileSystem(skip_instance_cache=True).mkdir("bucket")
+        make_bucket()
         yield server
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import multiprocessing
 import threading
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from object_server import ObjectServer, as_environment, find_server, object_server
+from object_server import NEEDS_SERVER, ObjectServer, as_environment, make_bucket, object_server
 from runs import SERIAL
 from slow_line import slow_line
 
@@ -23,20 +22,14 @@ from labelstore.pipelines.sink import open_sink
 from labelstore.storage import open_source
 from labelstore.storage.ranges import RangeSource
 
-pytestmark = [
-    pytest.mark.skipif(find_server() is None or importlib.util.find_spec("s3fs") is None, reason="no SeaweedFS, or no s3fs"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # s3fs leaves its connections to the end of the process
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = NEEDS_SERVER
 ROWS = list(range(21))
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Iterator[ObjectServer]:
     with object_server(tmp_path_factory.mktemp("objects")) as server, as_environment(server):
-        import s3fs
-
-        s3fs.S3FileSystem().mkdir("bucket")
+        make_bucket()
         yield server
 
 

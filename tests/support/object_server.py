@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -12,22 +13,24 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from slow_line import SlowLine
 
+_PROGRAM = shutil.which("weed", path=os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")]))
 _START_SECONDS = 60
 _ACTIONS = [f"{action}:bucket" for action in ("Admin", "Read", "Write", "List", "Tagging")]
+NEEDS_SERVER = [
+    pytest.mark.skipif(_PROGRAM is None or find_spec("s3fs") is None, reason="no SeaweedFS, or no s3fs"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # s3fs leaves its connections to the end of the process
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+"""Marks of tests with a server."""
 _SET_ASIDE: list[object] = []
 _GRPC = 10_000
 """What SeaweedFS adds to a port for its other protocol."""
-
-
-def find_server() -> str | None:
-    """The program, where it is installed."""
-    beside = Path(sysconfig.get_path("scripts"), "weed")
-    return str(beside) if beside.exists() else shutil.which("weed")
 
 
 class ObjectServer:
@@ -40,8 +43,7 @@ class ObjectServer:
     """
 
     def __init__(self, folder: Path, credentials: tuple[str, str] | None = None) -> None:
-        program = find_server()
-        assert program is not None
+        assert _PROGRAM is not None
         master, volume, filer, s3 = _free_ports(4)
         ports = {"master.port": master, "volume.port": volume, "filer.port": filer, "s3.port": s3}
         ports.update({"s3.port.lance": 0, "s3.port.iceberg": 0})  # else fixed ones: a second server would end at once
@@ -53,7 +55,7 @@ class ObjectServer:
             options.append(f"-s3.config={folder / 's3.json'}")
         self.address = f"http://127.0.0.1:{s3}"
         self._folder = folder
-        self._command = [program, "server", "-s3", f"-dir={folder}", "-ip=127.0.0.1", "-master.volumeSizeLimitMB=64", *options]
+        self._command = [_PROGRAM, "server", "-s3", f"-dir={folder}", "-ip=127.0.0.1", "-master.volumeSizeLimitMB=64", *options]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -89,8 +91,17 @@ def as_environment(server: ObjectServer | SlowLine, key: str = "somebody", secre
         patch.setenv("AWS_ACCESS_KEY_ID", key)
         patch.setenv("AWS_SECRET_ACCESS_KEY", secret)
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        yield
-    _set_clients_aside()
+        try:
+            yield
+        finally:
+            _set_clients_aside()
+
+
+def make_bucket() -> None:
+    """Make a bucket, named "bucket", on the server of the environment."""
+    from s3fs import S3FileSystem
+
+    S3FileSystem().mkdir("bucket")
 
 
 def _set_clients_aside() -> None:
