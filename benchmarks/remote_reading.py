@@ -33,7 +33,7 @@ from slow_line import SlowLine, slow_line
 from labelstore import LabelMapReader
 from labelstore.pipelines.sink import open_sink
 
-BATCH, BATCHES, ROUNDS = 256, 8, 15
+BATCH, BATCHES, ROUNDS = 256, 8, 31
 PHOTOS, ANNOTATE_ROUNDS = 256, 3
 BUCKET = "bucket"
 BOX = (0.1, 0.2, 0.7, 0.9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -35,13 +36,16 @@ class ShardRows:
     def __init__(self, writer: ShardWriter, shard: int) -> None:
         self.shard = shard
         self.info = writer.info
-        self.ids = writer.image_ids(shard)
-        """The rows' image ids."""
         self._writer = writer
         self._arrays = writer.empty_rows(shard)
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.info.shard_rows(self.shard))
+
+    @functools.cached_property
+    def ids(self) -> list[str]:
+        """The rows' image ids, read when they are wanted."""
+        return self._writer.image_ids(self.shard)
 
     def __enter__(self) -> ShardRows:
         return self

@@ -66,8 +66,9 @@ class ShardWriter:
 
     def __init__(self, location: str) -> None:
         self.location = location
-        self._source, self.info = open_source(location)
-        if not self._source.direct:
+        self.source, self.info = open_source(location)
+        """What reads the store: of shards without a commit anew each time, of others as they were first found."""
+        if not self.source.direct:
             raise FormatError(f"{location}: expected the codecs of docs/format.md, found others; this store can only be read")
         self._specs = committed_arrays(self.info, location)
         self._commits = commits_spec(len(self._specs))
@@ -77,7 +78,7 @@ class ShardWriter:
 
     def image_ids(self, shard: int) -> list[str]:
         """Return the ids of a shard's rows."""
-        return list(ImageIds(self._source.index_rows(index_arrays(self.info)[0], shard), self.location))
+        return list(ImageIds(self.source.index_rows(index_arrays(self.info)[0], shard), self.location))
 
     def is_committed(self, shard: int) -> bool:
         """Whether a shard has a commit that its files match, looked at anew."""
@@ -122,7 +123,7 @@ class ShardWriter:
             self._sink.flush([key])
 
     def _key(self, spec: ArraySpec, shard: int) -> str:
-        return self._source.file_key(spec, shard)
+        return self.source.file_key(spec, shard)
 
 
 def committed_shards(source: Source, info: StoreInfo, shards: Sequence[int]) -> Iterator[int]:

@@ -170,12 +170,13 @@ class LabelMapWriter:
         return ShardRows(self._shards, shard)
 
     def stored_reports(self, shards: Sequence[int]) -> list[ShardReport]:
-        """Return the reports of those of some shards that have a matching commit by now."""
-        source, info = open_source(self.location)
-        fetcher, found = RowFetcher(source, info), []
+        """Return the reports of those of some shards that have a matching commit by now; looked at anew, those without one."""
+        source, info, found = self._shards.source, self.info, []
+        fetcher = RowFetcher(source, info)
         for shard in committed_shards(source, info, shards):
-            rows, ids = info.shard_rows(shard), self.ids(shard)
+            rows = info.shard_rows(shard)
             failed = np.flatnonzero(fetcher.status(np.array(rows)) == Status.FAILED).tolist()
+            ids = self.ids(shard) if failed else []
             failures = tuple((ids[at], fetcher.error(rows.start + at)) for at in failed)
             found.append(ShardReport(shard, len(rows), failures, {}))
         return found
