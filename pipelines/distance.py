@@ -71,7 +71,7 @@ def label_distances(logits: NDArray[np.float32], arrays: Arrays, info: StoreInfo
     stored = _log_softmax(pooled.astype(np.float64))
     probabilities = np.exp(own)
     l1 = np.abs(probabilities - np.exp(stored)).sum(axis=1)
-    kl = (probabilities * (own - stored)).sum(axis=1)
+    kl = np.maximum((probabilities * (own - stored)).sum(axis=1), 0)  # of equal labels it is 0, but for rounding
     return np.stack([l1, kl, own.argmax(axis=1) == stored.argmax(axis=1)])
 
 
