@@ -211,7 +211,9 @@ def command(
     source = ImagesSpec(images, images_root, image_column, id_column, label_column)
     settings = Settings(**{**choices, "model": choices["model"] or None})
     with watched(console, log_format, metrics_port) as (observer, log):
-        summary = annotate(source, store, settings, where.resources(), observer, extend=extend, retry_failed=retry_failed)
+        summary = annotate(
+            source, store, settings, where.annotators_resources(), observer, extend=extend, retry_failed=retry_failed
+        )
         if log is not None:
             log.finished(_as_json(summary))
     click.echo(json.dumps(_as_json(summary), indent=2)) if as_json else _show(summary, console)

@@ -1,53 +1,24 @@
-"""The options that say where a command runs: on which device, and by workers here or by those of somebody's cluster."""
+"""The options that say where annotators run: on which device, and by which workers."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from labelstore.cli.cluster_options import ClusterChoice, Option, add_options, cluster_options
 from labelstore.pipelines import defaults
 
 if TYPE_CHECKING:
     from labelstore.pipelines.resources import Resources
 
-_FILE = click.Path(exists=True, dir_okay=False)
-_OPTIONS = (
-    click.option(
-        "--workers",
-        type=click.IntRange(0),
-        help="Worker processes; 0: this process alone, and an image that kills it ends the run.  "
-        "[default: one a GPU, or one for every 4 cores]",
-    ),
-    click.option(
-        "--scheduler",
-        metavar="ADDRESS",
-        help="Use the workers of a Dask cluster that is there already, such as tcp://10.0.0.1:8786; instead of --workers.",
-    ),
-    click.option(
-        "--scheduler-file",
-        type=click.Path(dir_okay=False),
-        metavar="FILE",
-        help="Likewise: the file in which `dask scheduler --scheduler-file FILE` has written its address.",
-    ),
-    click.option(
-        "--tls-ca-file",
-        metavar="FILE",
-        type=_FILE,
-        help="For tls://: who vouches for the scheduler (PEM).  [default: as Dask is configured]",
-    ),
-    click.option("--tls-cert", metavar="FILE", type=_FILE, help="This command's own certificate (PEM)."),
-    click.option("--tls-key", metavar="FILE", type=_FILE, help="The key of that certificate (PEM)."),
-    click.option(
-        "--worker-timeout",
-        type=click.FloatRange(0),
-        default=defaults.WORKER_TIMEOUT,
-        show_default=True,
-        metavar="SECONDS",
-        help="End a worker process that has work and makes no progress for so long; 0: never.",
+_OPTIONS: tuple[Option, ...] = (
+    *cluster_options(
+        "Worker processes; 0: this process alone, and an image that kills it ends the run.  "
+        "[default: one a GPU, or one for every 4 cores]"
     ),
     click.option(
         "--batch-size",
@@ -62,52 +33,16 @@ _OPTIONS = (
 
 
 @dataclass(frozen=True)
-class Where:
+class Where(ClusterChoice):
     """What the user has said of it; see the options' help."""
 
-    workers: int | None
-    scheduler: str | None
-    scheduler_file: str | None
-    tls_ca_file: str | None
-    tls_cert: str | None
-    tls_key: str | None
-    worker_timeout: float
     batch_size: int | None
     device: str
     compiled: bool
 
-    def check(self) -> None:
-        """Refuse options that do not go together.
-
-        Raises
-        ------
-        click.UsageError
-        """
-        elsewhere = self.scheduler is not None or self.scheduler_file is not None
-        if self.scheduler is not None and self.scheduler_file is not None:
-            raise click.UsageError("--scheduler and --scheduler-file both say where the scheduler is: leave one of them out")
-        if self.workers is not None and elsewhere:
-            raise click.UsageError("--workers starts workers here, --scheduler uses those of a cluster: leave one of them out")
-        if not elsewhere and (self.tls_ca_file or self.tls_cert or self.tls_key):
-            raise click.UsageError("--tls-ca-file, --tls-cert, --tls-key: go with --scheduler tls://...")
-
-    def resources(self) -> Resources:
-        """Return what a run may use, as far as that is known here.
-
-        Raises
-        ------
-        OptionError
-        """
-        from labelstore.pipelines.cluster import read_scheduler_file  # torch and Dask take seconds: not for --help
-        from labelstore.pipelines.resources import ClusterAddress, plan_resources, resources_elsewhere
-
-        address = self.scheduler if self.scheduler_file is None else read_scheduler_file(self.scheduler_file)
-        if address is None:
-            planned = plan_resources(self.workers, self.device, self.batch_size, compiled=self.compiled)
-        else:
-            cluster = ClusterAddress(address, self.tls_ca_file, self.tls_cert, self.tls_key)
-            planned = resources_elsewhere(cluster, self.device, self.batch_size, compiled=self.compiled)
-        return replace(planned, worker_timeout=self.worker_timeout)
+    def annotators_resources(self) -> Resources:
+        """Return `resources` for the device and batches that were asked for."""
+        return self.resources(self.device, self.batch_size, compiled=self.compiled)
 
 
 def where_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -119,7 +54,4 @@ def where_options(command: Callable[..., None]) -> Callable[..., None]:
         where.check()
         command(*arguments, where=where, **given)
 
-    decorated: Callable[..., None] = with_where
-    for option in reversed(_OPTIONS):
-        decorated = option(decorated)
-    return decorated
+    return add_options(with_where, _OPTIONS)

@@ -5,36 +5,47 @@ from __future__ import annotations
 import functools
 import time
 import uuid
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 from labelstore.ids import pack_ids
 from labelstore.pipelines.annotators.spec import EnsembleSpec
 from labelstore.pipelines.distance import DistanceSpec, measure_distance
-from labelstore.pipelines.engine import Engine
+from labelstore.pipelines.engine import Engine, Work
+from labelstore.pipelines.finishing import finish_shards
 from labelstore.pipelines.left_overs import remove_left_overs
 from labelstore.pipelines.lock import try_store_lock
 from labelstore.pipelines.marks import require_writable
 from labelstore.pipelines.matching import ExistingStore, new_store, shard_places
 from labelstore.pipelines.observer import Observer
-from labelstore.pipelines.plan import JobSpec, tasks
+from labelstore.pipelines.plan import JobSpec, ShardReport, TaskSpec, tasks
 from labelstore.pipelines.preparing import Intent, find_store
 from labelstore.pipelines.probe import SAMPLE_IMAGES, Probe, ProbeSpec, probe_annotator, spread
 from labelstore.pipelines.records import recorded_annotators
 from labelstore.pipelines.resources import Resources
+from labelstore.pipelines.setting_aside import Alone, Suspects
 from labelstore.pipelines.settings import Settings, new_store_info, require_decoder
-from labelstore.pipelines.shard import load_annotators
+from labelstore.pipelines.shard import annotate_shards, load_annotators
 from labelstore.pipelines.sources import ImagesSpec, Listing, Place, list_images
 from labelstore.pipelines.store import create_store
 from labelstore.pipelines.summary import Summary, summarise
-from labelstore.pipelines.tally import Tally
 from labelstore.pipelines.versions import shared_versions
 from labelstore.pipelines.which_engine import Needs, open_engine
 from labelstore.schema import StoreInfo
 
 _BATCHES_AHEAD = 3
+
+
+def _prepare(job: JobSpec) -> None:
+    load_annotators(job.annotators, job.device)
+
+
+def _rescue(alone: Alone, observer: Observer) -> Callable[[TaskSpec], Iterator[ShardReport]]:
+    return Suspects(alone, observer).finish
+
+
+ANNOTATING = Work("annotating", _prepare, annotate_shards, _rescue)
 
 
 def annotate(
@@ -130,16 +141,9 @@ def _create(
 def _run(
     engine: Engine, job: JobSpec, found: ExistingStore, listing: Listing, resources: Resources, observer: Observer
 ) -> Summary:
-    info, pending = found.info, found.pending
-    rows = np.concatenate([np.array(info.shard_rows(shard)) for shard in pending])
-    observer.plan(info.num_images, info.num_images - len(rows) - found.left)
-    tally = Tally(observer)
-    start = time.perf_counter()
     part = functools.partial(shard_places, found, listing)
-    specs = tasks(job, pending, info.shard_size, resources.workers, part)
-    for report in engine.run(specs, tally.progress):
-        tally.finish(report)
-    return summarise(job.store, info, len(rows), time.perf_counter() - start, rows)
+    specs = tasks(job, found.pending, found.info.shard_size, resources.workers, part)
+    return finish_shards(engine, ANNOTATING, specs, job.store, found.info, found.pending, observer, found.left)
 
 
 def _warn_if_flat(probe: Probe, observer: Observer) -> None:

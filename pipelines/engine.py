@@ -1,16 +1,76 @@
-"""What an engine is: what turns shard specs into finished shards. This process is one; a Dask cluster another (`run`)."""
+"""What an engine is: what turns tasks into finished shards. This process is one; a Dask cluster another (`run`)."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, ClassVar, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from labelstore.pipelines.annotators.spec import EnsembleSpec
-from labelstore.pipelines.plan import ShardReport, TaskSpec
-from labelstore.pipelines.shard import annotate_shards
+from labelstore.pipelines.observer import Observer
+from labelstore.pipelines.plan import ShardReport
+from labelstore.pipelines.setting_aside import Alone
+from labelstore.pipelines.shard import OnShardRows
 from labelstore.pipelines.sources.places import Place
 from labelstore.pipelines.watchdog import Progress, RowCounter
+
+
+class Job(Protocol):
+    """What all tasks of a run share."""
+
+    @property
+    def versions(self) -> tuple[tuple[str, str], ...]:
+        """Those that workers must have, of the packages that make the bytes."""
+        ...
+
+
+class Numbered(Protocol):
+    """A shard of a task."""
+
+    @property
+    def shard(self) -> int:
+        """Its number."""
+        ...
+
+
+class Task(Protocol):
+    """A few shards, done one after the other; small and plain: it travels to a worker."""
+
+    @property
+    def job(self) -> Job:
+        """Of the run."""
+        ...
+
+    @property
+    def shards(self) -> Sequence[Numbered]:
+        """At least one."""
+        ...
+
+
+K = TypeVar("K", bound=Task)
+
+
+@dataclass(frozen=True)
+class Work(Generic[K]):
+    """What is done with tasks, in plain functions: the same in this process and in a cluster's workers.
+
+    Parameters
+    ----------
+    name
+        For messages: ``annotating``.
+    prepare
+        Gets at hand, in the process that has the task, what its job needs; may take long.
+    finish
+        Makes a task's shards; yields the report of each when it is committed.
+    rescue
+        Makes, of what runs something alone, what finishes a task that has ended its workers: see `setting_aside`.
+    """
+
+    name: str
+    prepare: Callable[[Any], None]
+    finish: Callable[[K, OnShardRows], Iterator[ShardReport]]
+    rescue: Callable[[Alone, Observer], Callable[[K], Iterator[ShardReport]]]
 
 
 class Sampled(Protocol):
@@ -49,7 +109,7 @@ class Engine(Protocol):
         """Start a function in every process; what is returned waits for all of them, and raises what they raise."""
         ...
 
-    def run(self, specs: Iterable[TaskSpec], progress: Progress) -> Iterator[ShardReport]:
+    def run(self, work: Work[K], tasks: Iterable[K], progress: Progress) -> Iterator[ShardReport]:
         """Finish tasks' shards, in any order."""
         ...
 
@@ -65,7 +125,8 @@ class SerialEngine:
         """See `Engine.everywhere`."""
         return functools.partial(function, *arguments)
 
-    def run(self, specs: Iterable[TaskSpec], progress: Progress) -> Iterator[ShardReport]:
+    def run(self, work: Work[K], tasks: Iterable[K], progress: Progress) -> Iterator[ShardReport]:
         """See `Engine.run`."""
-        for spec in specs:
-            yield from annotate_shards(spec, RowCounter(progress))
+        for task in tasks:
+            work.prepare(task.job)
+            yield from work.finish(task, RowCounter(progress))

@@ -33,7 +33,7 @@ T = TypeVar("T")
 class Question:
     """What a worker is to try: read an image, find a mark in the store's place and leave its own, load the annotators."""
 
-    annotators: EnsembleSpec
+    annotators: EnsembleSpec | None
     device: str
     store: str
     mark: Mark
@@ -63,12 +63,14 @@ class Workers(Protocol):
 
 
 def look_at_workers(
-    workers: Workers, annotators: EnsembleSpec, store: str, images: Sequence[Place], asked: Resources, observer: Observer
+    workers: Workers, annotators: EnsembleSpec | None, store: str, images: Sequence[Place], asked: Resources, observer: Observer
 ) -> Resources:
     """Make sure that all workers can do the work, and return what the run uses of them.
 
     Parameters
     ----------
+    annotators
+        What they are to load; None: nothing.
     images
         Some of the run's. The first of them that can be read here must be readable there.
 
@@ -95,7 +97,7 @@ def look_at_workers(
     _require_able(answers, span)
     facts = {address: found.facts for address, found in answers.items() if isinstance(found, Answer)}
     if not facts:
-        raise RunError("all workers have left the cluster; start some, and run annotate again")
+        raise RunError("all workers have left the cluster; start some, and run the same command again")
     settled = settle(asked, facts)
     for one, other in _sharing_a_gpu(facts) if settled.device == "cuda" else ():
         observer.warning(
@@ -107,11 +109,16 @@ def look_at_workers(
 def answer(question: Question) -> Answer:
     """Try, on a worker, what the run will need."""
     own = Mark.new()
+
+    def load() -> None:
+        if question.annotators is not None:
+            load_annotators(question.annotators, question.device)
+
     steps: dict[str, Callable[[], object]] = {
         f"read the image {question.image}": lambda: question.image and question.image.read(),
         f"see what the command sees as {question.store}": lambda: question.mark.find(question.store),
         f"write to {question.store}": lambda: own.leave(open_sink(question.store)),
-        "load the annotator": lambda: load_annotators(question.annotators, question.device),
+        "load the annotator": load,
     }
     problem = ""
     for what, step in steps.items():

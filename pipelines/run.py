@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 import time
@@ -15,12 +16,12 @@ from distributed import CancelledError, Client, Future, KilledWorker, wait
 
 from labelstore.errors import LabelStoreError, RunError
 from labelstore.pipelines.cluster import worker_addresses
-from labelstore.pipelines.engine import Sampled
+from labelstore.pipelines.engine import K, Sampled, Task, Work
 from labelstore.pipelines.observer import Observer
-from labelstore.pipelines.plan import ShardReport, TaskSpec
+from labelstore.pipelines.plan import ShardReport
 from labelstore.pipelines.preflight import require_versions
-from labelstore.pipelines.setting_aside import Suspects, WorkerDiedError, not_the_images, survivors
-from labelstore.pipelines.shard import annotate_shards, load_annotators
+from labelstore.pipelines.setting_aside import WorkerDiedError, not_the_images, survivors
+from labelstore.pipelines.shard import load_annotators
 from labelstore.pipelines.sources.places import BlackPlace, Place
 from labelstore.pipelines.watchdog import Progress, RowCounter, Watchdog, sign_of_life
 
@@ -118,34 +119,34 @@ class DaskEngine:
 
         return wait_for_all
 
-    def run(self, specs: Iterable[TaskSpec], progress: Progress) -> Iterator[ShardReport]:
+    def run(self, work: Work[K], tasks: Iterable[K], progress: Progress) -> Iterator[ShardReport]:
         """See `Engine.run`. Submits a bounded window of tasks; each returns its small report, never arrays."""
-        waiting = iter(specs)
-        running: dict[Future[Any], TaskSpec] = {}
-        aside: list[TaskSpec] = []
-        suspects = Suspects(self._alone, self._observer)
+        waiting = iter(tasks)
+        running: dict[Future[Any], K] = {}
+        aside: list[K] = []
+        rescue = work.rescue(functools.partial(self._once, _on_worker, work.prepare), self._observer)
         most_aside = 1  # where nothing has succeeded yet, it may be that nothing will
 
         def submit() -> None:
-            for spec in itertools.islice(waiting, max(self._window() - len(running), 0)):
-                running[self._client.submit(_on_worker, annotate_shards, spec, pure=False)] = spec
+            for task in itertools.islice(waiting, max(self._window() - len(running), 0)):
+                running[self._client.submit(_on_worker, work.prepare, work.finish, task, pure=False)] = task
 
         with self._scheduler_in_words(), self._watchdog.watching(progress):
             submit()
             while running:
                 for future in self._finished(running):
-                    spec = running.pop(future)
+                    task = running.pop(future)
                     try:
                         yield from self._result(future)
                         most_aside = _MOST_ASIDE
                     except WorkerDiedError as death:
-                        self._observer.warning(f"{_shards(spec)}: annotating {death}: set aside")
-                        aside.append(spec)
+                        self._observer.warning(f"{_shards(task)}: {work.name} {death}: set aside")
+                        aside.append(task)
                 if len(aside) < most_aside:
                     submit()
                 if not running:
-                    for spec in sorted(aside, key=lambda spec: spec.shards[0].shard):
-                        yield from suspects.finish(spec)
+                    for task in sorted(aside, key=lambda task: task.shards[0].shard):
+                        yield from rescue(task)
                     aside.clear()
                     submit()
 
@@ -158,10 +159,6 @@ class DaskEngine:
     def _try_sample(self, function: Callable[[S], T], spec: S) -> T:
         result: T = self._once(_on_sample, function, spec)
         return result
-
-    def _alone(self, function: Callable[..., Any], spec: Any) -> Any:
-        """See `labelstore.pipelines.setting_aside.Alone`."""
-        return self._once(_on_worker, function, spec)
 
     def _once(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Run a function on one worker; if that dies, nowhere else."""
@@ -232,16 +229,16 @@ class DaskEngine:
             if self._client.status == "running" and not isinstance(error, CancelledError):
                 raise
             raise RunError(
-                "the Dask scheduler went away. What is committed is kept: when it is back, run annotate again"
+                "the Dask scheduler went away. What is committed is kept: when it is back, run the same command again"
             ) from error
 
 
-def _on_worker(function: Callable[..., Any], spec: Any) -> Any:
+def _on_worker(prepare: Callable[[Any], None], function: Callable[..., Any], spec: Any) -> Any:
     """Run a task over shards on a worker."""
     require_versions(dict(spec.job.versions))
     tell = sign_of_life()
     tell(loading=True)
-    load_annotators(spec.job.annotators, spec.job.device)
+    prepare(spec.job)
     tell()
     found = function(spec, RowCounter(tell))
     return found if found is None else list(found)
@@ -254,6 +251,6 @@ def _on_sample(function: Callable[[S], T], spec: S) -> T:
     return function(spec)
 
 
-def _shards(spec: TaskSpec) -> str:
-    first, last = spec.shards[0].shard, spec.shards[-1].shard
+def _shards(task: Task) -> str:
+    first, last = task.shards[0].shard, task.shards[-1].shard
     return f"shard {first}" if first == last else f"shards {first} to {last}"

@@ -7,6 +7,7 @@ is not taken for chance.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -63,6 +64,26 @@ def not_the_images(how: str) -> RunError:
         f"the annotator {how} on a black image as well, so none of the images is to blame: the model is, or too little memory "
         f"for it. {_KEPT}; try a smaller --batch-size, fewer --workers, or another --model or --device"
     )
+
+
+def retry_alone(
+    finish: Callable[..., Iterator[ShardReport]], alone: Alone, observer: Observer
+) -> Callable[[Any], Iterator[ShardReport]]:
+    """Return what finishes tasks of work without images, of which nothing can be left out: they are tried some more times."""
+
+    def finish_task(task: Any) -> Iterator[ShardReport]:
+        for _ in range(_MOST_ROUNDS):
+            with contextlib.suppress(WorkerDiedError):
+                yield from alone(finish, task)
+                return
+        first, last = task.shards[0].shard, task.shards[-1].shard
+        shards = f"shard {first} has" if first == last else f"shards {first} to {last} have"
+        raise RunError(
+            f"{shards} ended the worker process {_MOST_ROUNDS} times with nothing else running: out of memory, perhaps. "
+            f"{_KEPT}; try fewer --workers"
+        )
+
+    return finish_task
 
 
 class Suspects:

@@ -173,5 +173,5 @@ def writing(location: str) -> Iterator[None]:
             raise
         reason = error.strerror or str(error)
         raise StoreWriteError(
-            f"{location}: cannot be written: {reason}. What is committed is kept; put this right and run annotate again"
+            f"{location}: cannot be written: {reason}. What is committed is kept; put this right and run the same command again"
         ) from error

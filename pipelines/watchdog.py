@@ -85,7 +85,7 @@ class Watchdog:
         if self._deserted is not None and now - self._deserted > self._longest_absence:
             raise RunError(
                 f"there has been no worker for {self._longest_absence:g} s. What is committed is kept: start workers, and run "
-                "annotate again"
+                "the same command again"
             )
         with self._lock:
             silent = {key: worker for key, (worker, until) in self._expected.items() if now > until}
@@ -117,7 +117,7 @@ class Watchdog:
         if not nannies:
             raise RunError(
                 f"the worker {worker} has made no progress for {self._timeout:g} s, and has no nanny that could end it. What "
-                "is committed is kept: end it yourself, start workers with a nanny, and run annotate again"
+                "is committed is kept: end it yourself, start workers with a nanny, and run the same command again"
             )
 
 

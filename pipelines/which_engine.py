@@ -18,9 +18,9 @@ from labelstore.pipelines.sources import Place
 
 @dataclass(frozen=True)
 class Needs:
-    """What every worker must be able to load, to write and to read: some of the images."""
+    """What every worker must be able to load, if anything, to write and to read: some of the images."""
 
-    annotators: EnsembleSpec
+    annotators: EnsembleSpec | None
     store: str
     images: Sequence[Place]
 

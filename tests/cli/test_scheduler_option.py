@@ -82,7 +82,9 @@ def test_a_scheduler_that_goes_away_ends_the_run_in_words(pictures, tmp_path, cl
     code, err = killed_midway(pictures, tmp_path / "labels.zarr", cluster, cluster.scheduler)
     assert code == 1
     lines = [line for line in err.splitlines() if not line.startswith("Dask dashboard")]
-    assert lines == ["Error: the Dask scheduler went away. What is committed is kept: when it is back, run annotate again"]
+    assert lines == [
+        "Error: the Dask scheduler went away. What is committed is kept: when it is back, run the same command again"
+    ]
     again = run_here("annotate", pictures, "--store", tmp_path / "labels.zarr", "--workers", 0, *SLOW)
     assert again.code == 0  # the worker may still have been at work on its task
     run_here("annotate", pictures, "--store", tmp_path / "here.zarr", "--workers", 0, *SLOW)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from pictures import paint
 from runs import SERIAL
 
 from labelstore import FailedRowError, LabelMapReader, PendingRowError
-from labelstore.pipelines.annotate import annotate
+from labelstore.pipelines.annotate import ANNOTATING, annotate
 from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.settings import Settings
 from labelstore.pipelines.sink import LocalSink
@@ -104,7 +105,7 @@ def test_interrupted_between_it_goes_on_like_any_other_run(images, tmp_path, mon
     for name in BROKEN:
         paint(images / name, "blue")
     with monkeypatch.context() as patch:
-        patch.setattr("labelstore.pipelines.engine.annotate_shards", interrupted)
+        patch.setattr("labelstore.pipelines.annotate.ANNOTATING", replace(ANNOTATING, finish=interrupted))
         with pytest.raises(KeyboardInterrupt):
             run(images, store, retry=True)
     with pytest.raises(PendingRowError):

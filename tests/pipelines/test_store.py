@@ -113,7 +113,7 @@ def test_a_write_that_fails_leaves_the_shard_pending(copy, monkeypatch, fails_at
 
     writer = ShardWriter(str(copy))
     monkeypatch.setattr(Path, "open", full_disk)
-    with pytest.raises(StoreWriteError, match="cannot be written: No space left on device.*run annotate again"):
+    with pytest.raises(StoreWriteError, match="cannot be written: No space left on device.*run the same command again"):
         writer.write(1, arrays)
     monkeypatch.undo()
     assert len(calls) == fails_at + 1
