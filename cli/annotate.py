@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
-from labelstore.cli.output import human_bytes, human_count, human_seconds
-from labelstore.cli.telling import tell, warn
-from labelstore.cli.watching import watched
+from labelstore.cli.runs import RunChoice, run_options
+from labelstore.cli.telling import tell
 from labelstore.cli.where import Where, where_options
 from labelstore.pipelines import defaults
 from labelstore.pipelines.annotators.spec import PRECISIONS
+from labelstore.pipelines.observer import Observer
 from labelstore.schema import BASELINES, EXIF_RULES
 
 if TYPE_CHECKING:
     from labelstore.pipelines.summary import Summary
-
-_SHOWN_FAILURES = 10
 
 
 def _triple(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, float, float] | None:
@@ -151,21 +145,7 @@ def _triple(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
 @click.option("--label-column", metavar="NAME", help="Column of labels.  [default: label]")
 @click.option("--extend", is_flag=True, help="Add images that the store has no rows for; what is done is not touched.")
 @click.option("--retry-failed", is_flag=True, help="Make the shards of images that failed once more.")
-@click.option("--strict", is_flag=True, help="Exit with 1 if any image failed.")
-@click.option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="json: instead of the progress bar a line of JSON to stderr for everything that happens.",
-)
-@click.option(
-    "--metrics-port",
-    type=click.IntRange(1, 65535),
-    metavar="PORT",
-    help="Serve the run's counts to Prometheus, at http://127.0.0.1:PORT/metrics.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@run_options
 def command(
     images: tuple[str, ...],
     store: str,
@@ -176,10 +156,7 @@ def command(
     label_column: str | None,
     extend: bool,
     retry_failed: bool,
-    strict: bool,
-    log_format: str,
-    metrics_port: int | None,
-    as_json: bool,
+    how: RunChoice,
     **choices: Any,
 ) -> None:
     """Make the label maps of all images of a source.
@@ -204,86 +181,14 @@ def command(
     from labelstore.pipelines.settings import Settings
     from labelstore.pipelines.sources import ImagesSpec
 
-    console = Console(stderr=True, quiet=log_format == "json")
     if not images:
         images = (str(copy_samples(Path(FOLDER))),)
-        tell(console, f"No images given: annotating the sample photographs, copied to {FOLDER}/")
+        tell(how.console(), f"No images given: annotating the sample photographs, copied to {FOLDER}/")
     source = ImagesSpec(images, images_root, image_column, id_column, label_column)
     settings = Settings(**{**choices, "model": choices["model"] or None})
-    with watched(console, log_format, metrics_port) as (observer, log):
-        summary = annotate(
-            source, store, settings, where.annotators_resources(), observer, extend=extend, retry_failed=retry_failed
-        )
-        if log is not None:
-            log.finished(_as_json(summary))
-    click.echo(json.dumps(_as_json(summary), indent=2)) if as_json else _show(summary, console)
-    if summary.counts.failed and (strict or not summary.counts.done):
-        raise click.ClickException(f"{summary.counts.failed} of {summary.counts.rows} images failed")
 
+    def run(observer: Observer) -> Summary:
+        resources = where.annotators_resources()
+        return annotate(source, store, settings, resources, observer, extend=extend, retry_failed=retry_failed)
 
-def _show(summary: Summary, console: Console) -> None:
-    counts = summary.counts
-    if not summary.new_rows and not counts.pending:
-        tell(console, f"Nothing to do: all {counts.rows} images are in {summary.store}.")
-    _show_failures(summary, console)
-    rate = f", {summary.new_rows / summary.seconds:.1f} images/s" if summary.new_rows else ""
-    size = f", {counts.bytes_a_map:,.0f} bytes a map" if counts.bytes_a_map else ""
-    click.echo(f"{counts.done} of {counts.rows} images annotated, {counts.failed} failed")
-    if summary.new_rows:
-        click.echo(f"This run: {human_count(summary.new_rows, 'image')} in {human_seconds(summary.seconds)}{rate}")
-    _show_distance(summary)
-    _show_agreement(summary)
-    click.echo(f"Store: {summary.store} ({human_bytes(counts.size_bytes)}{size})")
-    if summary.example_id is not None:
-        store = "" if summary.store == "labels.zarr" else f" --store {shlex.quote(summary.store)}"
-        click.echo(f"Next:  labelstore inspect {shlex.quote(summary.example_id)}{store}")
-
-
-def _show_distance(summary: Summary) -> None:
-    found = summary.info.distance
-    if found is not None and summary.new_rows:
-        images = human_count(found.images, "image")
-        click.echo(
-            f"Distance to the annotator's own labels: L1 {found.l1:.3f}, KL {found.kl:.3f}, same best class for "
-            f"{found.agreement:.0%} of crops ({images})"
-        )
-
-
-def _show_agreement(summary: Summary) -> None:
-    found = summary.agreement
-    if found is not None:
-        images = human_count(found.images, "image")
-        click.echo(
-            f"The images' own labels: {found.top1:.1%} are the best class, {found.top5:.1%} among the best five ({images})"
-        )
-
-
-def _show_failures(summary: Summary, console: Console) -> None:
-    if not summary.counts.failed:
-        return
-    warn(console, f"{human_count(summary.counts.failed, 'image')} failed:")
-    for image_id, reason in summary.failures[:_SHOWN_FAILURES]:
-        tell(console, f"  {image_id}: {reason}")
-    more = summary.counts.failed - _SHOWN_FAILURES
-    if more > 0:
-        tell(console, f"  and {more} more: labelstore info {shlex.quote(summary.store)} --json")
-
-
-def _as_json(summary: Summary) -> dict[str, Any]:
-    counts = summary.counts
-    return {
-        "store": summary.store,
-        "images": counts.rows,
-        "done": counts.done,
-        "failed": counts.failed,
-        "pending": counts.pending,
-        "new": summary.new_rows,
-        "seconds": round(summary.seconds, 3),
-        "images_per_second": round(summary.new_rows / summary.seconds, 3) if summary.new_rows else None,
-        "bytes": counts.size_bytes,
-        "bytes_a_map": counts.bytes_a_map,
-        "encoding": summary.info.encoding,
-        "distance": None if summary.info.distance is None else asdict(summary.info.distance),
-        "agreement": None if summary.agreement is None else asdict(summary.agreement),
-        "failures": [{"id": image_id, "reason": reason} for image_id, reason in summary.failures],
-    }
+    how.show(run, "annotating", "annotated")

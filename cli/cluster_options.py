@@ -78,7 +78,15 @@ class ClusterChoice:
         if not elsewhere and (self.tls_ca_file or self.tls_cert or self.tls_key):
             raise click.UsageError("--tls-ca-file, --tls-cert, --tls-key: go with --scheduler tls://...")
 
-    def resources(self, device: str = "cpu", batch_size: int | None = None, *, compiled: bool = False) -> Resources:
+    def resources_without_annotators(self) -> Resources:
+        """Return what a run may use that is nothing but reading and writing: here, a worker a core unless told."""
+        from labelstore.threads import usable_cores
+
+        elsewhere = self.scheduler is not None or self.scheduler_file is not None
+        usual = self.workers if self.workers is not None or elsewhere else usable_cores()
+        return replace(self, workers=usual).resources("cpu")
+
+    def resources(self, device: str, batch_size: int | None = None, *, compiled: bool = False) -> Resources:
         """Return what a run may use, as far as that is known here.
 
         Raises

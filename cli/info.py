@@ -18,7 +18,7 @@ from labelstore.cli.output import human_bytes, human_count, human_seconds
 from labelstore.cli.telling import tell
 from labelstore.errors import DamagedError
 from labelstore.reader import LabelMapReader
-from labelstore.records import AnnotatorRecord
+from labelstore.records import AnnotatorRecord, ImportRecord
 from labelstore.schema import StoreInfo
 from labelstore.summary import StoreCounts, count_rows, failures_of
 
@@ -96,11 +96,8 @@ def _facts(info: StoreInfo, store: str, counts: StoreCounts, agreement: Agreemen
         ("baseline", info.baseline),
         ("distance", _distance(info)),
         ("annotator", _annotator(annotator)),
-        (
-            "input",
-            f"mean {_numbers(annotator.mean)}, std {_numbers(annotator.std)}, {annotator.interpolation}; {info.decoder}, "
-            f"{annotator.precision}",
-        ),
+        ("input", _input(info)),
+        *([] if info.imported is None else [("imported", _imported(info.imported))]),
         ("images' root", ", ".join(dict.fromkeys(extent.images_root or "not recorded" for extent in info.all_extents))),
         ("EXIF rotation", info.exif),
         ("labels", f"{len(info.target_names):,} classes by name" if info.target_names else "no names"),
@@ -131,6 +128,8 @@ def _distance(info: StoreInfo) -> str:
 
 
 def _annotator(record: AnnotatorRecord) -> str:
+    if not record.input_size:  # of maps that another program made
+        return record.name
     weights = f" of {record.weights}" if record.weights else ""
     members = [
         f"{record.name} at {record.input_size} px",
@@ -138,6 +137,19 @@ def _annotator(record: AnnotatorRecord) -> str:
     ]
     flip = ", averaged with the mirrored image" if record.flip else ""
     return f"{' + '.join(members)}, weights {record.weights_sha256[:16]}{weights}{flip}"
+
+
+def _input(info: StoreInfo) -> str:
+    annotator = info.annotator
+    if not annotator.input_size:
+        return "not recorded"
+    normalised = f"mean {_numbers(annotator.mean)}, std {_numbers(annotator.std)}"
+    return f"{normalised}, {annotator.interpolation}; {info.decoder}, {annotator.precision}"
+
+
+def _imported(record: ImportRecord) -> str:
+    axes = f", axes {record.axes}" if record.axes != "yx" or record.kind == "relabel" else ""
+    return f"as {record.kind}{axes}" + (f", from {record.location}" if record.location else "")
 
 
 def _agreement(reader: LabelMapReader) -> Agreement | str | None:

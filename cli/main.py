@@ -20,8 +20,11 @@ _COMMANDS = {
     "inspect": "Show an image's label map and soft labels.",
     "verify": "Check every byte of a store, and every value.",
     "repair": "Set what is damaged back to pending, for annotate to make again.",
+    "import": "Make a store of label maps that others have made.",
     "models": "List the annotators by name: input size, classes, map size.",
 }
+_MODULES = {"import": "importing"}
+"""Of commands whose names are no modules' names."""
 
 
 class Commands(click.Group):
@@ -35,7 +38,7 @@ class Commands(click.Group):
         """Import a subcommand."""
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"labelstore.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"labelstore.cli.{_MODULES.get(cmd_name, cmd_name)}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

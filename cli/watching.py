@@ -16,11 +16,13 @@ from labelstore.pipelines.observer import Observer, Observers
 
 
 @contextmanager
-def watched(console: Console, log_format: str, metrics_port: int | None) -> Iterator[tuple[Observer, JsonLog | None]]:
+def watched(
+    console: Console, log_format: str, metrics_port: int | None, doing: str
+) -> Iterator[tuple[Observer, JsonLog | None]]:
     """Yield what hears of a run, and the log of JSON if there is one, which hears of an error that ends it too."""
     with contextlib.ExitStack() as stack:
         log = JsonLog() if log_format == "json" else None
-        observers: list[Observer] = [log or stack.enter_context(ProgressBar(console))]
+        observers: list[Observer] = [log or stack.enter_context(ProgressBar(console, doing))]
         try:
             if metrics_port is not None:
                 metrics = Metrics(metrics_port)

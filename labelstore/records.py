@@ -143,8 +143,13 @@ def parse_annotator(take: Attributes) -> AnnotatorRecord:
         weights=take.text("weights", optional=True),
         others=tuple(_member(Attributes(other, take.where, f"{take.path}others.")) for other in others),
         flip=flip,
-        precision=take.text("precision", optional=True) or "float32",
+        precision=_precision(take),
     )
+
+
+def _precision(take: Attributes) -> str:
+    given = take.text("precision", optional=True)
+    return "float32" if given is None else given
 
 
 def parse_imported(take: Attributes) -> ImportRecord | None:

@@ -96,20 +96,25 @@ def pending_shards(num_shards: int, committed: Iterable[int]) -> list[int]:
 def tasks(
     job: JobSpec, pending: Sequence[int], rows_a_shard: int, workers: int, part: Callable[[int], tuple[Place, ...]]
 ) -> Iterator[TaskSpec]:
-    """Yield tasks: shards in runs that get shorter towards the end, so that several workers finish together.
+    """Yield tasks: shards in runs that get shorter towards the end, so that several workers finish together (`in_runs`).
 
     Parameters
     ----------
     part
         Where the images of a shard are.
     """
+    for shards in in_runs(pending, rows_a_shard, workers, MOST_ROWS_A_TASK[job.device]):
+        yield TaskSpec(job, tuple(ShardSpec(shard, part(shard)) for shard in shards))
+
+
+def in_runs(pending: Sequence[int], rows_a_shard: int, workers: int, most_rows: int) -> Iterator[Sequence[int]]:
+    """Yield the shards of one task after the other, each of at most so many rows, or of one shard."""
     start = 0
     while start < len(pending):
         rest = (len(pending) - start) * rows_a_shard
         share = max(rest // (2 * workers), LEAST_ROWS_A_TASK) if workers > 1 else rest
-        rows = min(MOST_ROWS_A_TASK[job.device], share)
-        shards = pending[start : start + max(rows // rows_a_shard, 1)]
-        yield TaskSpec(job, tuple(ShardSpec(shard, part(shard)) for shard in shards))
+        shards = pending[start : start + max(min(most_rows, share) // rows_a_shard, 1)]
+        yield shards
         start += len(shards)
 
 

@@ -83,16 +83,14 @@ def _annotate(
     spec: ShardSpec, batches: Iterator[MapBatch], writer: LabelMapWriter, on_rows: OnShardRows | None
 ) -> tuple[ShardReport, ShardRows]:
     rows = writer.shard(spec.shard)
-    failures: list[tuple[str, str]] = []
     start = 0
     for batch in batches:
         rows.put(start, batch.arrays, batch.errors, batch.crc32)
-        failed = [(rows.ids[start + at], error) for at, error in enumerate(batch.errors) if error]
-        failures.extend(failed)
         start += len(batch.errors)
         if on_rows is not None:
-            on_rows(spec.shard, len(batch.errors) - len(failed), len(failed))
-    return ShardReport(spec.shard, len(rows), tuple(failures), {}), rows
+            failed = sum(map(bool, batch.errors))
+            on_rows(spec.shard, len(batch.errors) - failed, failed)
+    return ShardReport(spec.shard, len(rows), rows.failures(), {}), rows
 
 
 def _write(report: ShardReport, rows: ShardRows, watch: Stopwatch) -> ShardReport:

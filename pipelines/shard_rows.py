@@ -38,6 +38,7 @@ class ShardRows:
         self.info = writer.info
         self._writer = writer
         self._arrays = writer.empty_rows(shard)
+        self._files: Mapping[str, bytes] | None = None
 
     def __len__(self) -> int:
         return len(self.info.shard_rows(self.shard))
@@ -127,6 +128,29 @@ class ShardRows:
         for name, values in arrays.items():
             self._arrays[name][part][~failed] = values[~failed]
 
+    def put_files(self, files: Mapping[str, bytes], errors: Sequence[str]) -> None:
+        """Take the whole shard as a shard of another store has it, file by file: of the same arrays, and as many rows.
+
+        Parameters
+        ----------
+        files
+            By the name of their array.
+        errors
+            Why rows have failed ('' where they have not), as the files have it.
+        """
+        self.put(0, {}, errors)
+        self._files = files
+
+    @property
+    def num_failed(self) -> int:
+        """How many of the rows have failed by now."""
+        return int((self._arrays["status"] == Status.FAILED).sum())
+
+    def failures(self) -> tuple[tuple[str, str], ...]:
+        """Return image id and reason of the rows that have failed by now."""
+        failed = np.flatnonzero(self._arrays["status"] == Status.FAILED).tolist()
+        return tuple((self.ids[row], bytes(self._arrays["errors"][row]).rstrip(b"\0").decode()) for row in failed)
+
     def commit(self) -> int:
         """Write the shard, durably; return how many bytes that were.
 
@@ -141,6 +165,8 @@ class ShardRows:
         if len(left):
             names = ", ".join(self.ids[row] for row in left[:_SHOWN])
             raise MapsError(f"shard {self.shard}: {len(left)} rows have neither a map nor a reason why not: {names}")
+        if self._files is not None:
+            return self._writer.write_encoded(self.shard, self._files)
         return self._writer.write(self.shard, self._arrays)
 
     def _refuse(self, start: int, problems: Sequence[str]) -> None:

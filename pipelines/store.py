@@ -107,6 +107,19 @@ class ShardWriter:
             if len(arrays[spec.name]) != rows:
                 raise ValueError(f"{spec.name}: expected the {rows} rows of shard {shard}, got {len(arrays[spec.name])}")
         files = {self._key(spec, shard): encode_file(spec, arrays[spec.name], self.info.shard_size) for spec in self._specs}
+        return self._write_files(shard, files)
+
+    def write_encoded(self, shard: int, files: Mapping[str, bytes]) -> int:
+        """Write a shard whose files are those of another store's shard, of the same arrays and as many rows; else as `write`.
+
+        Parameters
+        ----------
+        files
+            By the name of their array.
+        """
+        return self._write_files(shard, {self._key(spec, shard): files[spec.name] for spec in self._specs})
+
+    def _write_files(self, shard: int, files: Mapping[str, bytes]) -> int:
         record = np.array([[commit_record(data) for data in files.values()]], np.uint64)
         commit = {self._key(self._commits, shard): encode_file(self._commits, record, 1)}
         with writing(self.location):

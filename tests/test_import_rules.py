@@ -43,6 +43,7 @@ ALLOWED = {
         "labelstore.pipelines.probe",
         "labelstore.pipelines.preflight",
         "labelstore.pipelines.shard_rows",
+        "labelstore.pipelines.exchange",
         "labelstore.pipelines.cluster",
         "labelstore.pipelines.resources",
         "labelstore.pipelines.resizing",

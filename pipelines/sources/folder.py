@@ -13,6 +13,8 @@ from labelstore.pipelines.sources.listing import Listing, check_ids, folder_targ
 from labelstore.pipelines.sources.places import FilePlace
 from labelstore.pipelines.sources.spec import EXTENSIONS, PARQUETS, TARS, is_image_name, is_url
 
+_SOURCES = "a folder of images, a list (.txt, .csv), or tar or Parquet files"
+
 
 @dataclass(frozen=True)
 class _Below:
@@ -32,7 +34,7 @@ def list_folder(location: str) -> Listing:
         The folder is missing, empty, holds no image, or a file's name cannot be an image id.
     """
     root = location.rstrip("/") if is_url(location) else str(Path(location).absolute())
-    found = _remote(root) if is_url(location) else list(_walk(Path(location)))
+    found = _remote(root) if is_url(location) else list(walk_files(Path(location), _SOURCES))
     names = sorted((name for name in found if is_image_name(name)), key=os.fsencode)
     if not names:
         raise ImagesError(
@@ -64,27 +66,39 @@ def _remote(root: str) -> list[str]:
     return [str(file)[len(prefix) :] for file in files if str(file).startswith(prefix)]
 
 
-def _walk(root: Path) -> Iterator[str]:
-    """Yield files as paths below the root. Links are followed, but not back into a folder they lie in."""
+def walk_files(root: Path, expected: str) -> Iterator[str]:
+    """Yield files as paths below the root, as they are found. Links are followed, but not back into a folder they lie in.
+
+    Parameters
+    ----------
+    expected
+        For the message: what the root should be.
+
+    Raises
+    ------
+    ImagesError
+        It is no folder, or one that cannot be read.
+    """
     if not root.is_dir():
         found = "a file" if root.exists() else "nothing"
-        kinds = "a list (.txt, .csv), or tar or Parquet files"
-        raise ImagesError(f"{root}: expected a folder of images, {kinds}, found {found}")
+        raise ImagesError(f"{root}: expected {expected}, found {found}")
     waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
     while waiting:
         prefix, above = waiting.pop()
         folder = root / prefix
         try:
-            with os.scandir(folder) as entries:
-                found_here = [(entry.name, _is_folder(entry)) for entry in entries]
             status = folder.stat()
+            here = (status.st_dev, status.st_ino)
+            if here in above:
+                continue
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if _is_folder(entry):
+                        waiting.append((f"{prefix}{entry.name}/", above | {here}))
+                    else:
+                        yield prefix + entry.name
         except OSError as error:
             raise ImagesError(f"{folder}: cannot be read: {error.strerror}") from error
-        here = (status.st_dev, status.st_ino)
-        if here in above:
-            continue
-        waiting.extend((f"{prefix}{name}/", above | {here}) for name, is_folder in found_here if is_folder)
-        yield from (prefix + name for name, is_folder in found_here if not is_folder)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

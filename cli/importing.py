@@ -1,0 +1,169 @@
+"""`labelstore import`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from labelstore.cli.cluster_options import ClusterChoice, Option, add_options, cluster_options
+from labelstore.cli.runs import RunChoice, run_options
+from labelstore.pipelines import defaults
+from labelstore.pipelines.observer import Observer
+from labelstore.records import AXES
+from labelstore.schema import EXIF_RULES
+
+if TYPE_CHECKING:
+    from labelstore.pipelines.exchange.axes import AxesCheck
+    from labelstore.pipelines.summary import Summary
+
+_WORKERS = "Worker processes; 0: this process alone.  [default: one a core]"
+_ABOUT: tuple[Option, ...] = (
+    click.option(
+        "--num-classes", type=click.IntRange(1, 65535), default=1000, show_default=True, metavar="C", help="Classes there are."
+    ),
+    click.option(
+        "--classes",
+        type=click.Path(exists=True, dir_okay=False),
+        metavar="FILE",
+        help="Names of the classes, a line each (or id, tab, name), or JSON.",
+    ),
+    click.option("--annotator", default="not known", metavar="TEXT", help="What made the maps; recorded."),
+    click.option(
+        "--exif",
+        type=click.Choice(EXIF_RULES),
+        default=defaults.EXIF,
+        show_default=True,
+        help="Whether photographs were turned upright before the maps were made; recorded.",
+    ),
+    click.option(
+        "--shard-size", type=click.IntRange(1, 65536), metavar="S", help="Images a shard.  [default: by the number of images]"
+    ),
+    click.option("--skip-bad", is_flag=True, help="Mark the images of maps that cannot be kept as failed, and go on."),
+    *cluster_options(_WORKERS),
+)
+_FILES: tuple[Option, ...] = (
+    click.option(
+        "--images",
+        metavar="ROOT",
+        help="Where the images are: their ids are their paths below it. (A list, tar or Parquet files: as for annotate.)",
+    ),
+    click.option(
+        "--ext",
+        "extension",
+        default=".JPEG",
+        show_default=True,
+        metavar=".EXT",
+        help="Without --images: an image's id is its file's name with this extension.",
+    ),
+)
+
+
+def _importing(options: tuple[Option, ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add options that importing has, to a command that gets those of the cluster as one ``cluster``, checked."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def with_cluster(*arguments: Any, **given: Any) -> None:
+            cluster = ClusterChoice(**{field.name: given.pop(field.name) for field in fields(ClusterChoice)})
+            cluster.check()
+            command(*arguments, cluster=cluster, **given)
+
+        return add_options(run_options(with_cluster), options)
+
+    return decorate
+
+
+@click.group("import")
+def command() -> None:
+    """Make a store of label maps that others have made.
+
+    \b
+    Examples:
+      labelstore import relabel relabel_maps relabel.zarr --check imagenet/train
+      labelstore import tokenlabeling label_top5_train_nfnet tokens.zarr
+      labelstore import arrays maps.npz labels.zarr --ids ids.txt --num-classes 100
+    """
+
+
+@command.command()
+@click.argument("folder")
+@click.argument("store")
+@click.option(
+    "--axes",
+    type=click.Choice(AXES),
+    help="yx: the files' last two axes are the image's rows and columns; xy: columns and rows, and they are turned round.",
+)
+@click.option(
+    "--check",
+    metavar="IMAGES",
+    help="Instead of --axes: annotate 64 of these images, and take the axes that agree; says how clear it is.",
+)
+@click.option(
+    "--model", multiple=True, metavar="NAME", help=f"For --check: the annotator, as for annotate.  [default: {defaults.MODEL}]"
+)
+@_importing((*_FILES, *_ABOUT))
+def relabel(
+    folder: str,
+    store: str,
+    axes: str | None,
+    check: str | None,
+    model: tuple[str, ...],
+    cluster: ClusterChoice,
+    how: RunChoice,
+    **choices: Any,
+) -> None:
+    """Import ReLabel's layout: a file an image.
+
+    FOLDER/<wnid>/<name>.pt each hold a tensor [2, K, H, W]: scores, and class numbers. Whether its last two axes are rows and
+    columns, or columns and rows, cannot be told from square maps, so it must be said, or looked at (docs/formats.md).
+    Interrupted, the same command goes on.
+
+    \b
+    Examples:
+      labelstore import relabel relabel_maps relabel.zarr --check imagenet/train
+      labelstore import relabel maps pets.zarr --axes yx --images pets/train --num-classes 37 --classes pets.txt
+    """
+    from labelstore.pipelines.exchange.pt_import import PtImport, import_pt  # torch takes seconds: not for --help
+
+    if model and check is None:
+        raise click.UsageError("--model: goes with --check")
+
+    def run(observer: Observer) -> Summary:
+        looking = None if check is None else _axes_check(check, model, choices["exif"])
+        asked = PtImport(folder, "relabel", axes, looking, **choices)
+        return import_pt(asked, store, cluster.resources_without_annotators(), observer)
+
+    how.show(run, "importing", "imported")
+
+
+@command.command()
+@click.argument("folder")
+@click.argument("store")
+@_importing((*_FILES, *_ABOUT))
+def tokenlabeling(folder: str, store: str, cluster: ClusterChoice, how: RunChoice, **choices: Any) -> None:
+    """Import TokenLabeling's layout: a file an image, in float16.
+
+    FOLDER/<wnid>/<name>.pt each hold a tensor [2, K, H, W]: scores, and class numbers (at most 2,048 of them: float16 does not
+    tell more apart). Its generator writes rows first, then columns. Interrupted, the same command goes on.
+
+    \b
+    Example:
+      labelstore import tokenlabeling label_top5_train_nfnet tokens.zarr --images imagenet/train
+    """
+    from labelstore.pipelines.exchange.pt_import import PtImport, import_pt
+
+    asked = PtImport(folder, "tokenlabeling", "yx", **choices)
+    how.show(
+        lambda observer: import_pt(asked, store, cluster.resources_without_annotators(), observer), "importing", "imported"
+    )
+
+
+def _axes_check(images: str, model: tuple[str, ...], exif: str) -> AxesCheck:
+    from labelstore.pipelines.exchange.axes import AxesCheck
+    from labelstore.pipelines.settings import Settings
+
+    return AxesCheck(images, Settings(model=model or None).ensemble_spec(), "auto", exif)

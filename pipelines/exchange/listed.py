@@ -1,0 +1,82 @@
+"""Maps on their way into a shard, the bad ones among them told apart: named in an error, or marked as failed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from labelstore.errors import MapsError
+from labelstore.pipelines.encoders import encode, is_usable
+from labelstore.pipelines.encoders.listed import encode_listed, find_problems
+from labelstore.pipelines.shard_rows import ShardRows
+
+NOT_FINITE = "logits: expected finite numbers"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found where a map should be: ``classes`` and ``scores`` ``[K, H, W]``, or what is wrong."""
+
+    where: str
+    classes: NDArray[Any] | None = None
+    scores: NDArray[Any] | None = None
+    problem: str = ""
+
+
+def put_found(rows: ShardRows, start: int, found: Sequence[Found], skip_bad: bool) -> None:
+    """Put maps that list their classes into a shard, from a row on.
+
+    Parameters
+    ----------
+    skip_bad
+        Whether those that cannot be kept fail, with the reason; else they are an error.
+
+    Raises
+    ------
+    MapsError
+        Says where the first bad one is, and what is wrong.
+    """
+    problems = [each.problem for each in found]
+    able = [at for at, each in enumerate(found) if not each.problem]
+    if able:
+        classes, scores = _stacked([found[at].classes for at in able]), _stacked([found[at].scores for at in able])
+        seen = find_problems(classes, scores, rows.info.num_classes)
+        for at, problem in zip(able, seen, strict=True):
+            problems[at] = problem
+        good = np.array([not problem for problem in seen])
+        arrays = encode_listed(classes[good], scores[good], rows.info) if good.any() else {}
+    _put(rows, start, arrays if able else {}, problems, [each.where for each in found], skip_bad)
+
+
+def put_dense(rows: ShardRows, start: int, logits: NDArray[np.float32], where: Sequence[str], skip_bad: bool) -> None:
+    """Put dense logits ``[n, C, H, W]`` into a shard, from a row on; else as `put_found`."""
+    dense = torch.from_numpy(logits)
+    usable = is_usable(dense)
+    problems = ["" if good else NOT_FINITE for good in usable.tolist()]
+    _put(rows, start, encode(dense[usable], rows.info) if usable.any() else {}, problems, where, skip_bad)
+
+
+def _put(
+    rows: ShardRows, start: int, arrays: dict[str, NDArray[Any]], problems: list[str], where: Sequence[str], skip_bad: bool
+) -> None:
+    """Put the rows without a problem, whose arrays these are, and fail the others."""
+    bad = next((at for at, problem in enumerate(problems) if problem), None)
+    if bad is not None and not skip_bad:
+        raise MapsError(f"{where[bad]}: {problems[bad]}. With --skip-bad its row is marked as failed instead")
+    if bad is None:
+        rows.put(start, arrays, problems)
+        return
+    good = np.array([not problem for problem in problems])
+    whole = {name: np.zeros((len(problems), *values.shape[1:]), values.dtype) for name, values in arrays.items()}
+    for name, values in arrays.items():
+        whole[name][good] = values
+    rows.put(start, whole, problems)
+
+
+def _stacked(parts: Sequence[NDArray[Any] | None]) -> NDArray[Any]:
+    return np.stack([part for part in parts if part is not None])
