@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from labelstore.cli.encoding_options import encoding_options
 from labelstore.cli.runs import RunChoice, run_options
 from labelstore.cli.telling import tell
 from labelstore.cli.where import Where, where_options
 from labelstore.pipelines import defaults
 from labelstore.pipelines.annotators.spec import PRECISIONS
 from labelstore.pipelines.observer import Observer
-from labelstore.schema import BASELINES, EXIF_RULES
+from labelstore.schema import EXIF_RULES
 
 if TYPE_CHECKING:
     from labelstore.pipelines.summary import Summary
@@ -70,49 +71,7 @@ def _triple(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
     metavar="PX",
     help="Side of the annotator's square input.  [default: the annotator's own]",
 )
-@click.option(
-    "--encoding",
-    type=click.Choice(list(defaults.BASELINES)),
-    help="How maps are kept: topk, the best classes of every location as in the paper; spectral, the image's classes as smooth "
-    f"maps.  [default: {defaults.ENCODING}]",
-)
-@click.option(
-    "--classes-per-image",
-    type=click.IntRange(1, 65535),
-    metavar="M",
-    help=f"spectral: classes named for an image.  [default: {defaults.CLASSES_PER_IMAGE}]",
-)
-@click.option(
-    "--patterns",
-    type=click.IntRange(0, 255),
-    metavar="R",
-    help=f"spectral: patterns that the classes' maps are mixed of.  [default: {defaults.PATTERNS}]",
-)
-@click.option(
-    "--frequencies",
-    type=click.IntRange(1, 64),
-    metavar="k",
-    help=f"spectral: a pattern's cosines, k down and k across.  [default: {defaults.FREQUENCIES}]",
-)
-@click.option(
-    "--tail-bits",
-    type=click.IntRange(0, 2),
-    metavar="b",
-    help="spectral: bits for each class that is not named.  "
-    f"[default: {defaults.TAIL_BITS}; 0 above {defaults.MOST_TAIL_CLASSES:,} classes]",
-)
-@click.option(
-    "--top-k",
-    type=click.IntRange(1, 65535),
-    metavar="K",
-    help=f"Classes at every location: kept with topk, rebuilt when a spectral map is read.  [default: {defaults.TOP_K}]",
-)
-@click.option(
-    "--baseline",
-    type=click.Choice(BASELINES),
-    help="What classes that are not kept count as: their mean logit; the one that keeps their mass (spectral); or 0, as in the "
-    "paper.  [default: absent_mean for topk, absent_mass for spectral]",
-)
+@encoding_options(defaults.ENCODING, str(defaults.TOP_K))
 @click.option(
     "--exif",
     type=click.Choice(EXIF_RULES),

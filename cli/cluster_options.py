@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -112,3 +113,15 @@ def add_options(command: Callable[..., None], options: tuple[Option, ...]) -> Ca
         decorated = option(decorated)
     found: Callable[..., None] = decorated
     return found
+
+
+def with_cluster(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options to a command that reads and writes maps; it gets them as one ``cluster``, checked."""
+
+    @functools.wraps(command)
+    def with_choice(*arguments: Any, **given: Any) -> None:
+        cluster = ClusterChoice(**{field.name: given.pop(field.name) for field in fields(ClusterChoice)})
+        cluster.check()
+        command(*arguments, cluster=cluster, **given)
+
+    return add_options(with_choice, cluster_options("Worker processes; 0: this process alone.  [default: one a core]"))

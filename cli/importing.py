@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from labelstore.cli.cluster_options import ClusterChoice, Option, add_options, cluster_options
+from labelstore.cli.cluster_options import ClusterChoice, Option, add_options, with_cluster
 from labelstore.cli.runs import RunChoice, run_options
 from labelstore.pipelines import defaults
 from labelstore.pipelines.observer import Observer
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
     from labelstore.pipelines.exchange.axes import AxesCheck
     from labelstore.pipelines.summary import Summary
 
-_WORKERS = "Worker processes; 0: this process alone.  [default: one a core]"
 _ABOUT: tuple[Option, ...] = (
     click.option(
         "--num-classes", type=click.IntRange(1, 65535), default=1000, show_default=True, metavar="C", help="Classes there are."
@@ -43,7 +40,6 @@ _ABOUT: tuple[Option, ...] = (
         "--shard-size", type=click.IntRange(1, 65536), metavar="S", help="Images a shard.  [default: by the number of images]"
     ),
     click.option("--skip-bad", is_flag=True, help="Mark the images of maps that cannot be kept as failed, and go on."),
-    *cluster_options(_WORKERS),
 )
 _FILES: tuple[Option, ...] = (
     click.option(
@@ -62,19 +58,9 @@ _FILES: tuple[Option, ...] = (
 )
 
 
-def _importing(options: tuple[Option, ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Add options that importing has, to a command that gets those of the cluster as one ``cluster``, checked."""
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(command)
-        def with_cluster(*arguments: Any, **given: Any) -> None:
-            cluster = ClusterChoice(**{field.name: given.pop(field.name) for field in fields(ClusterChoice)})
-            cluster.check()
-            command(*arguments, cluster=cluster, **given)
-
-        return add_options(run_options(with_cluster), options)
-
-    return decorate
+def _importing(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that all imports of one file an image have."""
+    return add_options(with_cluster(run_options(command)), (*_FILES, *_ABOUT))
 
 
 @click.group("import")
@@ -105,7 +91,7 @@ def command() -> None:
 @click.option(
     "--model", multiple=True, metavar="NAME", help=f"For --check: the annotator, as for annotate.  [default: {defaults.MODEL}]"
 )
-@_importing((*_FILES, *_ABOUT))
+@_importing
 def relabel(
     folder: str,
     store: str,
@@ -143,7 +129,7 @@ def relabel(
 @command.command()
 @click.argument("folder")
 @click.argument("store")
-@_importing((*_FILES, *_ABOUT))
+@_importing
 def tokenlabeling(folder: str, store: str, cluster: ClusterChoice, how: RunChoice, **choices: Any) -> None:
     """Import TokenLabeling's layout: a file an image, in float16.
 

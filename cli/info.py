@@ -18,7 +18,7 @@ from labelstore.cli.output import human_bytes, human_count, human_seconds
 from labelstore.cli.telling import tell
 from labelstore.errors import DamagedError
 from labelstore.reader import LabelMapReader
-from labelstore.records import AnnotatorRecord, ImportRecord
+from labelstore.records import AnnotatorRecord, ImportRecord, LabelDistance
 from labelstore.schema import StoreInfo
 from labelstore.summary import StoreCounts, count_rows, failures_of
 
@@ -94,7 +94,7 @@ def _facts(info: StoreInfo, store: str, counts: StoreCounts, agreement: Agreemen
         ("size", human_bytes(counts.size_bytes) + a_map),
         ("maps", f"{height}x{width} locations, {_encoding(info)} of {info.num_classes:,}"),
         ("baseline", info.baseline),
-        ("distance", _distance(info)),
+        ("distance", _distance(info.distance, "the annotator's own")),
         ("annotator", _annotator(annotator)),
         ("input", _input(info)),
         *([] if info.imported is None else [("imported", _imported(info.imported))]),
@@ -119,12 +119,11 @@ def _encoding(info: StoreInfo) -> str:
     )
 
 
-def _distance(info: StoreInfo) -> str:
-    found = info.distance
+def _distance(found: LabelDistance | None, whose: str) -> str:
     if found is None:
         return "not measured"
     how = f"L1 {found.l1:.3f}, KL {found.kl:.3f}, same best class for {found.agreement:.0%} of crops"
-    return f"{how}: to the annotator's own labels, over {found.images} of the images"
+    return f"{how}: to {whose} labels, over {found.images} of the images"
 
 
 def _annotator(record: AnnotatorRecord) -> str:
@@ -149,7 +148,9 @@ def _input(info: StoreInfo) -> str:
 
 def _imported(record: ImportRecord) -> str:
     axes = f", axes {record.axes}" if record.axes != "yx" or record.kind == "relabel" else ""
-    return f"as {record.kind}{axes}" + (f", from {record.location}" if record.location else "")
+    place = f", from {record.location}" if record.location else ""
+    distance = ". " + _distance(record.distance, "those maps'") if record.distance else ""
+    return f"as {record.kind}{axes}{place}{distance}"
 
 
 def _agreement(reader: LabelMapReader) -> Agreement | str | None:

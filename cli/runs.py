@@ -146,6 +146,7 @@ def _as_dict(summary: Summary) -> dict[str, Any]:
         "bytes_a_map": counts.bytes_a_map,
         "encoding": summary.info.encoding,
         "distance": None if summary.info.distance is None else asdict(summary.info.distance),
+        "imported": None if summary.info.imported is None else asdict(summary.info.imported),
         "agreement": None if summary.agreement is None else asdict(summary.agreement),
         "failures": [{"id": image_id, "reason": reason} for image_id, reason in summary.failures],
     }

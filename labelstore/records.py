@@ -51,16 +51,31 @@ class AnnotatorRecord:
 
 
 @dataclass(frozen=True)
+class LabelDistance:
+    """How far a store's soft labels are from others, such as the annotator's own: means over crops of a few images.
+
+    ``l1`` is 0 to 2; ``kl`` in nats; ``agreement`` how often the best class is the same.
+    """
+
+    l1: float
+    kl: float
+    agreement: float
+    images: int
+
+
+@dataclass(frozen=True)
 class ImportRecord:
     """Where maps come from that were not made by annotating images.
 
     ``kind`` says what was read (``relabel``, ``tokenlabeling``, ``arrays``, ``store``, or what a program's author calls it),
-    ``location`` where it was, ``axes`` how the last two axes of its maps lay there: ``yx``, or ``xy`` and turned round.
+    ``location`` where it was, ``axes`` how the last two axes of its maps lay there: ``yx``, or ``xy`` and turned round;
+    ``distance`` how far soft labels are from those of the maps that were read, where they have been encoded anew.
     """
 
     kind: str
     location: str
     axes: str = "yx"
+    distance: LabelDistance | None = None
 
 
 @dataclass(frozen=True)
@@ -86,19 +101,6 @@ class SpectralShape:
     patterns: int
     frequencies: tuple[int, int]
     tail_bits: int = 0
-
-
-@dataclass(frozen=True)
-class LabelDistance:
-    """How far a store's soft labels are from the annotator's own: means over crops of a few images.
-
-    ``l1`` is 0 to 2; ``kl`` in nats; ``agreement`` how often the best class is the same.
-    """
-
-    l1: float
-    kl: float
-    agreement: float
-    images: int
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,8 @@ def parse_imported(take: Attributes) -> ImportRecord | None:
     if take.values.get("imported") is None:
         return None
     found = take.nested("imported")
-    return ImportRecord(found.text("kind"), found.text("location"), found.one_of("axes", AXES))
+    axes = found.one_of("axes", AXES)
+    return ImportRecord(found.text("kind"), found.text("location"), axes, parse_distance(found))
 
 
 def _member(take: Attributes) -> MemberRecord:

@@ -65,6 +65,26 @@ def check_shard(files: StoreFiles, info: StoreInfo, shard: int) -> ShardCheck:
     return found
 
 
+def sealed_files(files: StoreFiles, info: StoreInfo, shard: int) -> dict[str, bytes]:
+    """Return a committed shard's files by the name of their array: to the byte what was committed, but not looked into.
+
+    Raises
+    ------
+    DamagedError
+        A file that is missing, or another one.
+    """
+    specs, found = committed_arrays(info), ShardCheck(shard)
+    commit = _commit(files, specs, shard, found)
+    kept = {} if commit is None else {spec.name: files.read(f"{spec.name}/{spec.file_name(shard)}") for spec in specs}
+    for record, (name, data) in zip(commit or (), kept.items(), strict=True):
+        if data is None or list(commit_record(data)) != record:
+            found.problems.append((name, "missing" if data is None else "not the file that was committed", None))
+    if found.problems or commit is None:
+        where, what = found.problems[0][:2] if found.problems else ("commits", "no commit")
+        raise DamagedError(f"shard {shard}: {where}: {what}; run labelstore repair")
+    return {name: data for name, data in kept.items() if data is not None}
+
+
 def _commit(files: StoreFiles, specs: tuple[ArraySpec, ...], shard: int, found: ShardCheck) -> list[list[int]] | None:
     spec = commits_spec(len(specs))
     key = f"{spec.name}/{spec.file_name(shard)}"
