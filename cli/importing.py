@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labelstore.cli.cluster_options import ClusterChoice, Option, add_options, with_cluster
+from labelstore.cli.encoding_options import encoding_options
 from labelstore.cli.runs import RunChoice, run_options
 from labelstore.pipelines import defaults
 from labelstore.pipelines.observer import Observer
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from labelstore.pipelines.exchange.axes import AxesCheck
     from labelstore.pipelines.summary import Summary
 
+_CLASSES_HELP = "Names of the classes, a line each (or id, tab, name), or JSON."
+_EXIF_HELP = "Whether photographs were turned upright before the maps were made; recorded."
+_SHARD_SIZE = click.option(
+    "--shard-size", type=click.IntRange(1, 65536), metavar="S", help="Images a shard.  [default: by the number of images]"
+)
+_SKIP_BAD = click.option("--skip-bad", is_flag=True, help="Mark the images of maps that cannot be kept as failed, and go on.")
 _ABOUT: tuple[Option, ...] = (
     click.option(
         "--num-classes", type=click.IntRange(1, 65535), default=1000, show_default=True, metavar="C", help="Classes there are."
@@ -26,7 +33,7 @@ _ABOUT: tuple[Option, ...] = (
         "--classes",
         type=click.Path(exists=True, dir_okay=False),
         metavar="FILE",
-        help="Names of the classes, a line each (or id, tab, name), or JSON.",
+        help=_CLASSES_HELP,
     ),
     click.option("--annotator", default="not known", metavar="TEXT", help="What made the maps; recorded."),
     click.option(
@@ -34,12 +41,10 @@ _ABOUT: tuple[Option, ...] = (
         type=click.Choice(EXIF_RULES),
         default=defaults.EXIF,
         show_default=True,
-        help="Whether photographs were turned upright before the maps were made; recorded.",
+        help=_EXIF_HELP,
     ),
-    click.option(
-        "--shard-size", type=click.IntRange(1, 65536), metavar="S", help="Images a shard.  [default: by the number of images]"
-    ),
-    click.option("--skip-bad", is_flag=True, help="Mark the images of maps that cannot be kept as failed, and go on."),
+    _SHARD_SIZE,
+    _SKIP_BAD,
 )
 _FILES: tuple[Option, ...] = (
     click.option(
@@ -145,6 +150,55 @@ def tokenlabeling(folder: str, store: str, cluster: ClusterChoice, how: RunChoic
     asked = PtImport(folder, "tokenlabeling", "yx", **choices)
     how.show(
         lambda observer: import_pt(asked, store, cluster.resources_without_annotators(), observer), "importing", "imported"
+    )
+
+
+@command.command()
+@click.argument("file")
+@click.argument("store")
+@click.option("--ids", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="Image ids, one a line.")
+@click.option(
+    "--num-classes", type=click.IntRange(1, 65535), metavar="C", help="Classes there are.  [default: as FILE says, if it does]"
+)
+@encoding_options("as annotate for logits, topk for classes", f"{defaults.TOP_K} for logits, as they are for classes")
+@click.option("--classes", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help=_CLASSES_HELP)
+@click.option("--annotator", metavar="TEXT", help="What made the maps; recorded.")
+@click.option("--exif", type=click.Choice(EXIF_RULES), help=_EXIF_HELP)
+@_SHARD_SIZE
+@_SKIP_BAD
+@with_cluster
+@run_options
+def arrays(
+    file: str,
+    store: str,
+    top_k: int | None,
+    encoding: str | None,
+    classes_per_image: int | None,
+    patterns: int | None,
+    frequencies: int | None,
+    tail_bits: int | None,
+    baseline: str | None,
+    cluster: ClusterChoice,
+    how: RunChoice,
+    **choices: Any,
+) -> None:
+    """Import plain arrays: FILE.npz, or a Zarr group.
+
+    Either logits [N, C, H, W], dense; or classes and scores [N, K, H, W], the K best of every location, in any order. Rows are
+    maps in the order of --ids. An array targets [N] are the images' own labels. Interrupted, the same command goes on.
+
+    \b
+    Examples:
+      labelstore import arrays logits.zarr labels.zarr --ids ids.txt --encoding spectral
+      labelstore import arrays top5.npz labels.zarr --ids ids.txt --num-classes 1000
+    """
+    from labelstore.pipelines.choice import EncodingChoice
+    from labelstore.pipelines.exchange.array_import import ArrayImport, import_arrays
+
+    kept = EncodingChoice(encoding, classes_per_image, patterns, frequencies, tail_bits, baseline)
+    asked = ArrayImport(file, encoding=kept, top_k=top_k, **choices)
+    how.show(
+        lambda observer: import_arrays(asked, store, cluster.resources_without_annotators(), observer), "importing", "imported"
     )
 
 

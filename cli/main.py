@@ -21,12 +21,13 @@ _COMMANDS = {
     "verify": "Check every byte of a store, and every value.",
     "repair": "Set what is damaged back to pending, for annotate to make again.",
     "import": "Make a store of label maps that others have made.",
+    "export": "Write a store's maps in other formats.",
     "merge": "Put the rows of stores together in a new one.",
     "subset": "Put some rows of a store into a new one.",
     "convert": "Make a store of another encoding.",
     "models": "List the annotators by name: input size, classes, map size.",
 }
-_MODULES = {"import": "importing"}
+_MODULES = {"import": "importing", "export": "exporting"}
 """Of commands whose names are no modules' names."""
 
 

@@ -234,6 +234,11 @@ class LabelMapReader:
         """Return the crc32 of the image file's bytes that a row was made from; 0 if they could not be read."""
         return int(self._rows.column("image_crc32", np.array([self._row(key)]))[0])
 
+    def image_crc32s(self, keys: Keys) -> NDArray[np.uint32]:
+        """Return `image_crc32` of many rows, uint32 ``[B]``."""
+        found: NDArray[np.uint32] = self._rows.column("image_crc32", self._find(keys))
+        return found
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_compiled": self._compiled is not None}
 

@@ -126,7 +126,7 @@ class LabelMapWriter:
         OptionError
             Choices that do not go together.
         """
-        labels = _checked(ids, targets)
+        labels = check_index(ids, targets)
         usual = "zero" if encoding == "topk" else None
         record = MapsRecord(
             num_classes,
@@ -203,8 +203,14 @@ def _texts(names: Sequence[str] | None) -> tuple[str, ...] | None:
     return None if names is None else tuple(names)
 
 
-def _checked(ids: Sequence[str], targets: ArrayLike | None) -> NDArray[np.int32]:
-    """Refuse ids that cannot be kept; return the labels of all rows."""
+def check_index(ids: Sequence[str], targets: ArrayLike | None) -> NDArray[np.int32]:
+    """Return the labels of all rows, int32 ``[N]``, -1 for none.
+
+    Raises
+    ------
+    ImagesError
+        Ids that cannot be kept, or twice the same; targets that do not fit.
+    """
     problems = (f"image id {image_id!r}: {problem}" for image_id in ids if (problem := id_problem(image_id)))
     for problem in problems:
         raise ImagesError(problem)

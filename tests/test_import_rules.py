@@ -30,6 +30,8 @@ ALLOWED = {
         "labelstore.pipelines.store_files",
         "labelstore.pipelines.metadata",
         "labelstore.pipelines.extending",
+        "labelstore.pipelines.exchange.array_file",
+        "labelstore.pipelines.exchange.export_arrays",
         "labelstore.storage.remote",
         "labelstore.storage.patient_store",
         "labelstore.storage.objects",

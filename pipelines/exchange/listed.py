@@ -28,7 +28,9 @@ class Found:
     problem: str = ""
 
 
-def put_found(rows: ShardRows, start: int, found: Sequence[Found], skip_bad: bool) -> None:
+def put_found(
+    rows: ShardRows, start: int, found: Sequence[Found], skip_bad: bool, image_crc32: Sequence[int] | None = None
+) -> None:
     """Put maps that list their classes into a shard, from a row on.
 
     Parameters
@@ -50,32 +52,45 @@ def put_found(rows: ShardRows, start: int, found: Sequence[Found], skip_bad: boo
             problems[at] = problem
         good = np.array([not problem for problem in seen])
         arrays = encode_listed(classes[good], scores[good], rows.info) if good.any() else {}
-    _put(rows, start, arrays if able else {}, problems, [each.where for each in found], skip_bad)
+    _put(rows, start, arrays if able else {}, problems, [each.where for each in found], skip_bad, image_crc32)
 
 
-def put_dense(rows: ShardRows, start: int, logits: NDArray[np.float32], where: Sequence[str], skip_bad: bool) -> None:
-    """Put dense logits ``[n, C, H, W]`` into a shard, from a row on; else as `put_found`."""
+def put_dense(
+    rows: ShardRows,
+    start: int,
+    logits: NDArray[np.float32],
+    where: Sequence[str],
+    skip_bad: bool,
+    image_crc32: Sequence[int] | None = None,
+) -> None:
+    """Put dense logits ``[n, C, H, W]`` into a shard, from a row on; else as `put_found`. ``where`` names each in messages."""
     dense = torch.from_numpy(logits)
     usable = is_usable(dense)
     problems = ["" if good else NOT_FINITE for good in usable.tolist()]
-    _put(rows, start, encode(dense[usable], rows.info) if usable.any() else {}, problems, where, skip_bad)
+    _put(rows, start, encode(dense[usable], rows.info) if usable.any() else {}, problems, where, skip_bad, image_crc32)
 
 
 def _put(
-    rows: ShardRows, start: int, arrays: dict[str, NDArray[Any]], problems: list[str], where: Sequence[str], skip_bad: bool
+    rows: ShardRows,
+    start: int,
+    arrays: dict[str, NDArray[Any]],
+    problems: list[str],
+    where: Sequence[str],
+    skip_bad: bool,
+    image_crc32: Sequence[int] | None,
 ) -> None:
     """Put the rows without a problem, whose arrays these are, and fail the others."""
     bad = next((at for at, problem in enumerate(problems) if problem), None)
     if bad is not None and not skip_bad:
         raise MapsError(f"{where[bad]}: {problems[bad]}. With --skip-bad its row is marked as failed instead")
     if bad is None:
-        rows.put(start, arrays, problems)
+        rows.put(start, arrays, problems, image_crc32)
         return
     good = np.array([not problem for problem in problems])
     whole = {name: np.zeros((len(problems), *values.shape[1:]), values.dtype) for name, values in arrays.items()}
     for name, values in arrays.items():
         whole[name][good] = values
-    rows.put(start, whole, problems)
+    rows.put(start, whole, problems, image_crc32)
 
 
 def _stacked(parts: Sequence[NDArray[Any] | None]) -> NDArray[Any]:
