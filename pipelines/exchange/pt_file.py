@@ -145,7 +145,8 @@ def _records(data: bytes) -> dict[str, memoryview]:
 
 def _load(data: bytes) -> torch.Tensor:
     """Read a tensor by torch, which unpickles nothing but tensors and plain values."""
-    _refuse_bombs(data)
+    if data.startswith(b"PK"):
+        _check_archive(data)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old formats
@@ -163,17 +164,19 @@ def _load(data: bytes) -> torch.Tensor:
     return found.detach()
 
 
-def _refuse_bombs(data: bytes) -> None:
-    """Refuse an archive of few bytes that unpack to many; torch.save does not compress."""
-    if not data.startswith(b"PK"):
-        return
+def _check_archive(data: bytes) -> None:
+    """Refuse an archive with a record that is damaged, which torch does not look at; or of few bytes that unpack to many, which
+    torch.save does not write."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, NotImplementedError):
-        return  # for torch to say
-    if size > len(data):
-        raise MapsError(f"expected an archive as torch.save writes it, got one of {len(data):,} bytes that claims {size:,}")
+            if size > len(data):
+                raise MapsError(f"expected an archive that is not packed, got one of {len(data):,} bytes that claims {size:,}")
+            bad = archive.testzip()
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise MapsError(f"expected an archive as torch.save writes it, got what is damaged: {error}") from error
+    if bad is not None:
+        raise MapsError(f"damaged: the checksum of its record {bad!r} is wrong")
 
 
 def _array(tensor: torch.Tensor) -> NDArray[Any]:
