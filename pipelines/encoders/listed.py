@@ -31,10 +31,8 @@ def find_problems(classes: NDArray[Any], scores: NDArray[np.floating[Any]], num_
     """
     flat, values = classes.reshape(*classes.shape[:2], -1), scores.reshape(*scores.shape[:2], -1)
     with np.errstate(invalid="ignore"):
-        largest = np.maximum(values.max(axis=(1, 2)), -values.min(axis=(1, 2))).astype(
-            np.float64
-        )  # float16 ends before the limit
-        good = largest <= LARGEST_SCORE  # not for NaN
+        largest = np.maximum(values.max(axis=(1, 2)), -values.min(axis=(1, 2)))
+        good = largest.astype(np.float64) <= LARGEST_SCORE  # not for NaN; float16 ends before it
         good &= (flat.min(axis=(1, 2)) >= 0) & (flat.max(axis=(1, 2)) < num_classes)
     whole = np.where(good[:, None, None], flat, 0).astype(np.uint16)
     if flat.dtype.kind == "f":
@@ -93,14 +91,10 @@ def _repeats(classes: NDArray[np.uint16]) -> NDArray[np.bool_]:
 def _problem(classes: NDArray[Any], scores: NDArray[np.floating[Any]], num_classes: int, width: int) -> str:
     """Say what is wrong with one map ``[K, L]``, the first thing that is."""
     none = (classes == NO_CLASS) if classes.dtype.kind in "iu" else np.zeros(classes.shape, bool)
+    sizes = np.abs(scores.astype(np.float64))
     with np.errstate(invalid="ignore"):
         checks = (
-            (
-                ~(np.abs(scores.astype(np.float64)) <= LARGEST_SCORE),
-                "score",
-                f"expected finite numbers, at most {LARGEST_SCORE:g}",
-                scores,
-            ),
+            (~(sizes <= LARGEST_SCORE), "score", f"expected finite numbers, at most {LARGEST_SCORE:g}", scores),
             (~((classes >= 0) & (classes < num_classes) | none), "class", f"expected 0 to {num_classes - 1}", classes),
             (classes != np.floor(classes), "class", "expected whole numbers", classes),
         )

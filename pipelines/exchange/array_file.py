@@ -91,9 +91,7 @@ def _npz_column(path: str, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, fil
         shape, fortran, dtype = _header(member)
         length = member.tell()
     if dtype.hasobject:
-        raise MapsError(
-            f"{path}: {entry.filename}: expected plain numbers or texts, found Python objects, which are not loaded"
-        )
+        raise MapsError(f"{path}: {entry.filename}: expected plain numbers or texts, found objects, which are not unpickled")
     if entry.file_size != length + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize:
         raise MapsError(f"{path}: {entry.filename}: expected {dtype} {list(shape)}, found {entry.file_size - length} bytes")
     if entry.compress_type != _STORED or fortran or not shape:

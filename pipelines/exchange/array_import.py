@@ -121,8 +121,8 @@ def import_arrays(asked: ArrayImport, store: str, resources: Resources, observer
 
 def _record(asked: ArrayImport, columns: Mapping[str, Column], told: StoreInfo | None) -> tuple[int, MapsRecord]:
     """Return how many maps there are, and what is known of them."""
-    dense, listed = columns.get("logits"), (columns.get("classes"), columns.get("scores"))
-    if (dense is None) == (None in listed):
+    dense = columns.get("logits")
+    if (dense is not None) == ("classes" in columns and "scores" in columns):
         raise MapsError(
             f"{asked.path}: expected an array logits [N, C, H, W], or classes and scores [N, K, H, W], found "
             f"{', '.join(sorted(columns)) or 'none'}"
