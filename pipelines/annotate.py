@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from labelstore.errors import StoreMismatchError
 from labelstore.ids import pack_ids
 from labelstore.pipelines.annotators.spec import EnsembleSpec
 from labelstore.pipelines.distance import DistanceSpec, measure_distance
@@ -94,8 +93,6 @@ def annotate(
             return summarise(store, found.info, 0, time.perf_counter() - start)
         if unwritable is not None:
             raise unwritable
-        if found is not None:
-            _require_annotated(store, found.info)
         wanted = spec if found is None else recorded_annotators(found.info, resources.compiled)
         decoder = settings.chosen_decoder() if found is None else found.info.decoder
         require_decoder(decoder, resources.device)
@@ -112,15 +109,6 @@ def annotate(
         # Of workers that died; and the ids' array that --extend has replaced, which readers may have needed until now.
         remove_left_overs(store, found.info)
         return summary
-
-
-def _require_annotated(location: str, info: StoreInfo) -> None:
-    """Refuse to mix maps that others have made with an annotator's of ours."""
-    if info.imported is not None:
-        raise StoreMismatchError(
-            f"{location}: its maps were not annotated here but imported ({info.imported.kind}): only the same import goes on "
-            "with it. Choose another --store"
-        )
 
 
 def _create(

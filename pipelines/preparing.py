@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from labelstore.errors import StoreNotFoundError, UnfinishedStoreError
+from labelstore.errors import StoreMismatchError, StoreNotFoundError, UnfinishedStoreError
 from labelstore.pipelines.extending import extend_store, plan_extension
 from labelstore.pipelines.left_overs import remove_left_overs
 from labelstore.pipelines.matching import ExistingStore, existing_store
@@ -34,6 +34,8 @@ def find_store(location: str, settings: Settings, listing: Listing, intent: Inte
     if intent.locked:
         _put_right(location, listing, observer)
     found = existing_store(location, settings, listing, intent.extend)
+    if found is not None and (intent.extend or intent.retry_failed or found.pending):
+        _require_annotated(location, found.info)
     if found is None or not intent.locked:
         return found
     if intent.extend and len(found.match.new):
@@ -70,6 +72,15 @@ def _put_right(location: str, listing: Listing, observer: Observer) -> None:
     restored = restore_index(location, listing)
     if restored:
         observer.note(f"lost files of ids and labels, restored from the images: {restored}")
+
+
+def _require_annotated(location: str, info: StoreInfo) -> None:
+    """Refuse to mix maps that others have made with an annotator's of ours."""
+    if info.imported is not None:
+        raise StoreMismatchError(
+            f"{location}: its maps were not annotated but imported ({info.imported.kind}); only the same import goes on with "
+            "it. Choose another --store"
+        )
 
 
 def _info(location: str) -> StoreInfo | None:
