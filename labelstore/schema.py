@@ -82,6 +82,8 @@ class ArraySpec:
     compressed: bool = True
     padding: int | None = None
     """What fills the rows that a last shard does not have; ``fill`` if None."""
+    dims: tuple[str, ...] | None = None
+    """The dimensions' names, for libraries that go by them (xarray); readers of ours do not."""
 
     @cached_property
     def numpy_dtype(self) -> np.dtype[Any]:
@@ -217,9 +219,9 @@ class StoreInfo:
 
 
 COMMON_ARRAYS = (
-    ArraySpec("status", "uint8", (), Status.PENDING, resident=True, padding=Status.HOLE),
-    ArraySpec("errors", "uint8", (ERROR_BYTES,), 0),
-    ArraySpec("image_crc32", "uint32", (), 0),
+    ArraySpec("status", "uint8", (), Status.PENDING, resident=True, padding=Status.HOLE, dims=("row",)),
+    ArraySpec("errors", "uint8", (ERROR_BYTES,), 0, dims=("row", "error_byte")),
+    ArraySpec("image_crc32", "uint32", (), 0, dims=("row",)),
 )
 """Written by each shard's task, whatever the encoding."""
 
@@ -227,8 +229,8 @@ COMMON_ARRAYS = (
 def index_arrays(info: StoreInfo) -> tuple[ArraySpec, ...]:
     """Return the arrays that are written when a store is created, and when it is extended."""
     return (
-        ArraySpec(info.ids_array, "uint8", (info.id_bytes,), 0, committed=False),
-        ArraySpec("targets", "int32", (), -1, committed=False),
+        ArraySpec(info.ids_array, "uint8", (info.id_bytes,), 0, committed=False, dims=("row", f"{info.ids_array}_byte")),
+        ArraySpec("targets", "int32", (), -1, committed=False, dims=("row",)),
     )
 
 

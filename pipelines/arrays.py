@@ -27,6 +27,7 @@ def create_array(group: zarr.Group, spec: ArraySpec, rows: int, chunk_rows: int)
         dtype=spec.dtype,
         fill_value=spec.fill,
         compressors=[_CODECS[name] for name in codec_names(spec) if name != "bytes"],
+        dimension_names=spec.dims,
         chunk_key_encoding={"name": "default", "separator": "."},
     )
 

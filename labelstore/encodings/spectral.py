@@ -54,7 +54,7 @@ class Spectral:
     def arrays(self, info: StoreInfo) -> tuple[ArraySpec, ...]:
         """Return ``spectra``."""
         size = record_of(info).itemsize
-        return (ArraySpec(ARRAY, "uint8", (size,), 0, by_row=True, compressed=False),)
+        return (ArraySpec(ARRAY, "uint8", (size,), 0, by_row=True, compressed=False, dims=("row", "record_byte")),)
 
     def check(self, arrays: Arrays, info: StoreInfo) -> tuple[int, str] | None:
         """Find classes out of range or named twice, and numbers that are not finite."""

@@ -21,6 +21,7 @@ from labelstore.scratch import scratch
 
 LEVELS = 255
 FLOAT32_MAX = float(np.finfo(np.float32).max)
+_DIMS = ("row", "rank", "y", "x")
 
 
 class TopK:
@@ -38,9 +39,9 @@ class TopK:
         """Return ``classes``, ``scores`` and ``score_range``."""
         shape = (info.top_k, *info.map_size)
         return (
-            ArraySpec("classes", "uint16", shape, NO_CLASS, by_row=True),
-            ArraySpec("scores", "uint8", shape, 0, by_row=True),
-            ArraySpec("score_range", "float32", (2,), 0.0, resident=True),
+            ArraySpec("classes", "uint16", shape, NO_CLASS, by_row=True, dims=_DIMS),
+            ArraySpec("scores", "uint8", shape, 0, by_row=True, dims=_DIMS),
+            ArraySpec("score_range", "float32", (2,), 0.0, resident=True, dims=("row", "max_step")),
         )
 
     def check(self, arrays: Arrays, info: StoreInfo) -> tuple[int, str] | None:

@@ -28,7 +28,8 @@ class ArrayMeta:
 
 def commits_spec(num_files: int) -> ArraySpec:
     """Return the spec of ``commits``: one row a *shard*, each its own chunk."""
-    return ArraySpec("commits", "uint64", (num_files, len(COMMIT_FIELDS)), 0, committed=False, compressed=False)
+    shape, dims = (num_files, len(COMMIT_FIELDS)), ("shard", "file", "commit_field")
+    return ArraySpec("commits", "uint64", shape, 0, committed=False, compressed=False, dims=dims)
 
 
 def check_array(meta: object, spec: ArraySpec, rows: int, chunk_rows: int, where: str, seal: int | None = None) -> ArrayMeta:
