@@ -10,7 +10,7 @@ SOAK_OPTIONS ?=
 TRY_FOLDER ?= /var/tmp/labelstore-image
 TRY_OPTIONS ?=
 
-.PHONY: help demo test lint types test-slow test-gpu examples soak bench bench-scale bench-encodings bench-quality bench-gpu bench-gpu-pooling bench-remote bench-shards families fuzz lock-image try-image clean
+.PHONY: help demo test lint types test-slow test-gpu examples soak bench bench-scale bench-encodings bench-quality bench-gpu bench-gpu-pooling bench-import bench-remote bench-shards families fuzz lock-image try-image clean
 
 help:
 	@echo "make demo       annotate sample photographs with a real ImageNet model, and look at one"
@@ -25,6 +25,7 @@ help:
 	@echo "make bench-encodings  bytes a map against distance to the annotator, for every encoding"
 	@echo "make fuzz       the reader on 10,000 hostile stores (10 minutes at most)"
 	@echo "make families   networks of timm and torchvision as annotators: the tables of docs/annotators.md (10 minutes)"
+	@echo "make bench-import  100,000 files of one map into a store, and into another encoding (1.3 GB of disk; MAPS=FILE.npz)"
 	@echo "make bench-remote  a store behind a slow line; bench-shards: 100,000 shards through Dask (15 minutes, 3 GB in memory)"
 	@echo "make bench-quality  map size, encoding and precision: bytes, and distances to the annotator"
 	@echo "make lock-image  the exact versions of what is in the image, anew"
@@ -130,6 +131,11 @@ bench-gpu:
 	@mkdir -p bench-out
 	rm -rf build/site && mkdir -p build/site && cp -r labelstore build/site/ && cp -r pipelines cli build/site/labelstore/
 	PYTHONPATH=$(abspath build/site) $(GPU_PYTHON) benchmarks/gpu_annotate.py --json bench-out/gpu_annotate.json $(GPU_OPTIONS)
+
+# 1.3 GB of disk.
+bench-import: $(VENV)/.test
+	@mkdir -p bench-out
+	$(BIN)/python benchmarks/importing.py $(if $(MAPS),--maps $(MAPS)) --json bench-out/importing.json
 
 bench-remote: $(VENV)/.test
 	@mkdir -p bench-out

@@ -211,3 +211,13 @@ def test_what_needs_a_gpu_says_so_where_there_is_none(script):
     done = subprocess.run([sys.executable, BENCHMARKS / script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert "no CUDA device: nothing measured" in done.stderr
+
+
+def test_importing_is_measured_against_a_bare_loop(tmp_path, maps):
+    run("importing.py", "--maps", maps, "--files", 60, "--converted", 20, "--rounds", 1, "--json", tmp_path / "out.json")
+    found = json.loads((tmp_path / "out.json").read_text())
+    measured = {line["what"]: line["measured"]["median"] for line in found["lines"]}
+    assert found["files"] == 60
+    assert found["converted"] == 20
+    assert measured["files/s, import / torch.load, one process"] > 0
+    assert measured["bytes a file"] > measured["bytes a map"] * 0.5
