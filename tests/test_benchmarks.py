@@ -213,6 +213,7 @@ def test_what_needs_a_gpu_says_so_where_there_is_none(script):
     assert "no CUDA device: nothing measured" in done.stderr
 
 
+@pytest.mark.slow
 def test_importing_is_measured_against_a_bare_loop(tmp_path, maps):
     run("importing.py", "--maps", maps, "--files", 60, "--converted", 20, "--rounds", 1, "--json", tmp_path / "out.json")
     found = json.loads((tmp_path / "out.json").read_text())
