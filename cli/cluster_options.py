@@ -5,15 +5,18 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from labelstore.pipelines import defaults
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from labelstore.pipelines.resources import Resources
 
+C = TypeVar("C", bound="DataclassInstance")
 Option = Callable[[Callable[..., None]], Callable[..., None]]
 _FILE = click.Path(exists=True, dir_okay=False)
 
@@ -115,13 +118,26 @@ def add_options(command: Callable[..., None], options: tuple[Option, ...]) -> Ca
     return found
 
 
-def with_cluster(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options to a command that reads and writes maps; it gets them as one ``cluster``, checked."""
+def add_choice(
+    command: Callable[..., None],
+    name: str,
+    choice: type[C],
+    options: tuple[Option, ...],
+    check: Callable[[C], None] | None = None,
+) -> Callable[..., None]:
+    """Add options to a command, which gets them as one object: a dataclass that has a field for each, checked."""
 
     @functools.wraps(command)
     def with_choice(*arguments: Any, **given: Any) -> None:
-        cluster = ClusterChoice(**{field.name: given.pop(field.name) for field in fields(ClusterChoice)})
-        cluster.check()
-        command(*arguments, cluster=cluster, **given)
+        made = choice(**{field.name: given.pop(field.name) for field in fields(choice)})
+        if check is not None:
+            check(made)
+        command(*arguments, **{name: made}, **given)
 
-    return add_options(with_choice, cluster_options("Worker processes; 0: this process alone.  [default: one a core]"))
+    return add_options(with_choice, options)
+
+
+def with_cluster(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options to a command that reads and writes maps; it gets them as one ``cluster``, checked."""
+    options = cluster_options("Worker processes; 0: this process alone.  [default: one a core]")
+    return add_choice(command, "cluster", ClusterChoice, options, ClusterChoice.check)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import shlex
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 
-from labelstore.cli.cluster_options import Option, add_options
+from labelstore.cli.cluster_options import Option, add_choice
 from labelstore.cli.output import human_bytes, human_count, human_seconds
 from labelstore.cli.telling import tell, warn
 from labelstore.cli.watching import watched
@@ -74,13 +73,7 @@ class RunChoice:
 
 def run_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options to a command, which gets them as one ``how``."""
-
-    @functools.wraps(command)
-    def with_choice(*arguments: Any, **given: Any) -> None:
-        how = RunChoice(**{field.name: given.pop(field.name) for field in fields(RunChoice)})
-        command(*arguments, how=how, **given)
-
-    return add_options(with_choice, _OPTIONS)
+    return add_choice(command, "how", RunChoice, _OPTIONS)
 
 
 def _show(summary: Summary, console: Console, done: str) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
-from labelstore.cli.cluster_options import ClusterChoice, Option, add_options, cluster_options
+from labelstore.cli.cluster_options import ClusterChoice, Option, add_choice, cluster_options
 from labelstore.pipelines import defaults
 
 if TYPE_CHECKING:
@@ -47,11 +46,4 @@ class Where(ClusterChoice):
 
 def where_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options to a command, which gets them as one ``where``, checked."""
-
-    @functools.wraps(command)
-    def with_where(*arguments: Any, **given: Any) -> None:
-        where = Where(**{field.name: given.pop(field.name) for field in fields(Where)})
-        where.check()
-        command(*arguments, where=where, **given)
-
-    return add_options(with_where, _OPTIONS)
+    return add_choice(command, "where", Where, _OPTIONS, Where.check)
