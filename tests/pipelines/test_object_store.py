@@ -15,6 +15,10 @@ from runs import SERIAL
 
 from labelstore import DamagedError, LabelMapReader
 from labelstore.pipelines.annotate import annotate
+from labelstore.pipelines.choice import EncodingChoice
+from labelstore.pipelines.exchange.combining import merge_stores, subset_store
+from labelstore.pipelines.exchange.converting import convert_store
+from labelstore.pipelines.exchange.selection import Selection
 from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.repairing import repair_store
 from labelstore.pipelines.settings import Settings
@@ -106,3 +110,20 @@ def test_the_commands_work_on_it_and_say_what_is_wrong(pictures, bucket, monkeyp
     assert "no store here" in gone.message
     nowhere = run_here("info", "s3://no-such-bucket/labels.zarr")
     assert (nowhere.code, "Traceback" in nowhere.err) == (1, False)
+
+
+def test_stores_there_are_subset_merged_and_converted(pictures, bucket, tmp_path):
+    """From the server to the server, whole shards and single rows; and back to a folder."""
+    make(pictures, bucket)
+    parts = [bucket.replace(".zarr", f"-{number}.zarr") for number in range(4)]
+    subset_store(bucket, parts[0], Selection(patterns=("blue/*", "green/0.png")), SERIAL, Observer())
+    subset_store(bucket, parts[1], Selection(patterns=("green/[1-6].png", "red/*")), SERIAL, Observer())
+    merge_stores(parts[:2], parts[2], SERIAL, Observer())
+    merge_stores(parts[:2], str(tmp_path / "local.zarr"), SERIAL, Observer())
+    convert_store(parts[2], parts[3], EncodingChoice("spectral"), None, SERIAL, Observer())
+    before, ids = LabelMapReader(bucket), list(LabelMapReader(bucket).ids)
+    for store in (parts[2], tmp_path / "local.zarr"):
+        np.testing.assert_array_equal(LabelMapReader(store).read(ids).scores, before.read(ids).scores)
+        assert verify_store(str(store), 1, Observer()).whole
+    assert LabelMapReader(parts[3]).info.imported.location == parts[2]
+    assert verify_store(parts[3], 1, Observer()).whole
