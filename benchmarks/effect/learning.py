@@ -1,0 +1,84 @@
+"""One training, the same for every arm: SGD with momentum, warm-up and cosine, so many epochs of a DataLoader's batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+
+from effect.networks import CROP, TEST, Network, pixels
+
+TRANSFORM = v2.Compose([v2.RandomResizedCrop(CROP), v2.PILToTensor()])
+"""As on ImageNet: 8 to 100 % of the area. No flips: digits have none."""
+WHOLE = v2.Compose([v2.Resize((TEST, TEST)), v2.PILToTensor()])
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What every arm of a study has alike. The learning rate is the arm's, and tuned."""
+
+    epochs: int
+    batch: int = 64
+    momentum: float = 0.9
+    decay: float = 5e-4
+    warmup: float = 0.1
+    """Share of the steps."""
+
+
+Labels = Callable[[Tensor, tuple[Any, ...]], tuple[Tensor, Tensor]]
+"""Images as the network takes them, and what the data set gave besides: to images and targets of the loss."""
+
+
+def train(model: Network, data: Dataset[Any], labels: Labels, rate: float, schedule: Schedule, seed: int) -> Network:
+    """Train a network. Order and crops of the images follow from the seed alone, whatever the arm."""
+    torch.manual_seed(seed)
+    loader: DataLoader[Any] = DataLoader(data, schedule.batch, shuffle=True, drop_last=True)
+    optimiser = torch.optim.SGD(model.parameters(), rate, schedule.momentum, weight_decay=schedule.decay, nesterov=True)
+    steps = schedule.epochs * len(loader)
+    pace = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _pace(step, steps, schedule.warmup))
+    model.train()
+    for images, given in _batches(loader, schedule.epochs):
+        inputs, targets = labels(pixels(images), given)
+        loss = nn.functional.cross_entropy(model(inputs), targets)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        pace.step()
+    return model.eval()
+
+
+def _batches(loader: DataLoader[Any], epochs: int) -> Iterator[tuple[Tensor, tuple[Any, ...]]]:
+    for _ in range(epochs):
+        for images, *given in loader:
+            yield images, tuple(given)
+
+
+def _pace(step: int, steps: int, warmup: float) -> float:
+    """The learning rate's factor: up in a line, down in a cosine."""
+    rising = warmup * steps
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    return 0.5 + 0.5 * math.cos(math.pi * (step - rising) / (steps - rising))
+
+
+def load_scenes(root: Path, side: int = TEST) -> tuple[Tensor, Tensor, list[str]]:
+    """All whole scenes of a folder: images ``[N, 3, side, side]`` uint8, labels ``[N]`` and image ids."""
+    whole = v2.Compose([v2.Resize((side, side)), v2.PILToTensor()])
+    folder = ImageFolder(root, whole)
+    images = torch.stack([image for image, _ in folder])
+    ids = [Path(path).relative_to(root).as_posix() for path, _ in folder.samples]
+    return images, torch.tensor(folder.targets), ids
+
+
+@torch.inference_mode()
+def predict(model: Network, images: Tensor, batch: int = 250) -> Tensor:
+    """The best class of each image, ``[N]``."""
+    return torch.cat([model(pixels(part)).argmax(dim=1) for part in images.split(batch)])

@@ -1,0 +1,123 @@
+"""What is made before any student is trained: scenes on disk, a teacher, and the stores of its label maps."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from effect import networks
+from effect.arms import Material, single
+from effect.learning import Schedule, load_scenes, predict, train
+from effect.networks import Network
+from effect.objects import STAMPS, class_names, load_objects
+from effect.scenes import write_scenes
+
+SEVERAL, ONE = (2, 3, 4), (1,)
+STORES = {
+    "spectral": (),
+    "top 5": ("--encoding", "topk"),
+    "all logits": ("--encoding", "topk", "--top-k", "all"),
+}
+"""What `annotate` is asked for by the main arms; ``all`` stands for the number of classes."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """One kind of scenes, and how much of everything. Numbers of scenes, and epochs."""
+
+    kind: str
+    images: int
+    schedule: Schedule
+    teacher_images: int
+    teacher_schedule: Schedule
+    teacher_rate: float
+    tests: int = 2000
+    counts: tuple[int, ...] = SEVERAL
+    """Objects in a training scene."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return class_names(self.kind)
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """A folder where a study's material lies; what is there already is not made again."""
+
+    root: Path
+    study: Study
+    stamps: Path = STAMPS
+
+    def scenes(self, part: str, count: int, counts: tuple[int, ...], seed: int = 0) -> Path:
+        """A folder of scenes, made of this part's objects."""
+        folder = self.root / f"{part}-{count}-{'or'.join(map(str, counts))}"
+        if not folder.exists():
+            partial = folder.with_name(folder.name + ".partial")
+            objects = load_objects(self.study.kind, part, self.stamps)
+            write_scenes(partial, objects, count, counts, seed).rename(folder)
+        return folder
+
+    @property
+    def images(self) -> Path:
+        return self.scenes("train", self.study.images, self.study.counts)
+
+    def held_out(self, part: str) -> tuple[Path, Path]:
+        """Of ``validation`` or ``test``: scenes of one object, and of several."""
+        return self.scenes(part, self.study.tests, ONE), self.scenes(part, self.study.tests, SEVERAL)
+
+    def teacher_file(self, share: float = 1.0) -> Path:
+        """Weights of the teacher: trained like a single-label student, on scenes and objects of its own.
+
+        ``share`` of its images makes a worse one, at the same number of epochs.
+        """
+        file = self.root / f"teacher-{share:g}.pth"
+        if not file.exists():
+            scenes = self.scenes("teacher", round(self.study.teacher_images * share), self.study.counts)
+            torch.manual_seed(0)
+            model = networks.teacher(self.study.classes)
+            data, labels = single(Material(scenes, {}, model))
+            train(model, data, labels, self.study.teacher_rate, self.study.teacher_schedule, seed=0)
+            torch.save(model.state_dict(), file)
+        return file
+
+    def teacher(self, share: float = 1.0) -> Network:
+        model = networks.teacher(self.study.classes)
+        model.load_state_dict(torch.load(self.teacher_file(share), weights_only=True))
+        return model.eval()
+
+    def store(self, name: str, options: Iterable[str] = (), share: float = 1.0) -> Path:
+        """A store of label maps of the training scenes, by `labelstore annotate`."""
+        store = self.root / f"{name.replace(' ', '-')}.zarr"
+        if not store.exists():
+            given = [str(len(self.study.classes)) if option == "all" else option for option in options]
+            annotate(self.images, store, self.study.kind, self.teacher_file(share), given)
+        return store
+
+    def material(self, stores: Iterable[str] = STORES) -> Material:
+        return Material(self.images, {name: self.store(name, STORES[name]) for name in stores}, self.teacher())
+
+
+def annotate(images: Path, store: Path, kind: str, weights: Path, options: Iterable[str]) -> None:
+    """Run `labelstore annotate` as a user would, with the annotator of effect/teacher.py."""
+    start = "from labelstore.cli.main import main; main()"
+    command = [sys.executable, "-c", start, "annotate", images, "--store", store, "--workers", "0", *options]
+    command += ["--model", f"effect.teacher:{kind}", "--weights", weights]
+    here = str(Path(__file__).parent.parent)
+    path = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
+    done = subprocess.run(
+        [str(part) for part in command], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"annotate ended with {done.returncode}: {done.stderr or done.stdout}")
+
+
+def accuracy(model: Network, scenes: Path, side: int = networks.TEST) -> float:
+    """Percent of scenes whose best class is their label."""
+    images, labels, _ = load_scenes(scenes, side)
+    return 100 * float((predict(model, images) == labels).float().mean())

@@ -1,0 +1,18 @@
+"""The study's annotators, as anybody brings one to labelstore: ``--model effect.teacher:digits --weights FILE``."""
+
+from __future__ import annotations
+
+from effect.networks import Network, teacher
+from effect.objects import class_names
+from effect.scenes import SIZE
+from labelstore.pipelines.annotators import Preprocessing
+
+_PIXELS = Preprocessing(SIZE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear")
+
+
+def digits() -> tuple[Network, Preprocessing]:
+    return teacher(class_names("digits")), _PIXELS
+
+
+def stamps() -> tuple[Network, Preprocessing]:
+    return teacher(class_names("stamps")), _PIXELS
