@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from effect.networks import Network, teacher
 from effect.objects import class_names
-from effect.scenes import SIZE
+from effect.networks import TEST
 from labelstore.pipelines.annotators import Preprocessing
 
-_PIXELS = Preprocessing(SIZE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear")
+_PIXELS = Preprocessing(TEST, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear")
 
 
 def digits() -> tuple[Network, Preprocessing]:
