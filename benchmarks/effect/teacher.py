@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from effect.networks import Network, teacher
+from effect.networks import TEST, Network, teacher
 from effect.objects import class_names
-from effect.networks import TEST
 from labelstore.pipelines.annotators import Preprocessing
 
 _PIXELS = Preprocessing(TEST, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear")

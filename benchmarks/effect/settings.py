@@ -1,0 +1,26 @@
+"""How much of everything, by kind of scenes; and the learning rates that the tuning of --full found."""
+
+from __future__ import annotations
+
+from effect.learning import Schedule
+from effect.running import CUTMIX, GLOBAL, ONLINE, RELABEL, SINGLE, SMOOTHED
+from effect.study import Study
+
+STUDIES = {
+    "digits": Study("digits", 1000, Schedule(30), 6000, Schedule(8), 0.1),
+    "stamps": Study("stamps", 1000, Schedule(30), 6000, Schedule(8), 0.1),
+}
+TINY = {kind: Study(kind, 64, Schedule(1, batch=16), 64, Schedule(1, batch=16), 0.1, tests=40) for kind in STUDIES}
+
+RATES_FOUND = {
+    kind: {
+        SINGLE: 0.1,
+        SMOOTHED: 0.1,
+        GLOBAL: 0.1,
+        RELABEL: 0.1,
+        SINGLE + CUTMIX: 0.1,
+        RELABEL + CUTMIX: 0.1,
+        ONLINE: 0.1,
+    }
+    for kind in STUDIES
+}
