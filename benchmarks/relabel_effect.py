@@ -22,15 +22,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from effect.ablations import ablations
+from effect.ablations import ablations, make_stores
 from effect.cost import epoch_seconds
 from effect.objects import STAMPS
-from effect.reporting import Line, plot, summarise, table
+from effect.reporting import Contrast, Line, contrast, contrast_table, plot, summarise, table
 from effect.running import MAIN, ONLINE, RELABEL, SINGLE, STORE, Job, run_all
 from effect.settings import RATES_FOUND, STUDIES, TINY
 from effect.study import Study, Workshop, accuracy
 from effect.tuning import best_rates, tuning_jobs
 from measuring import arguments, cores, spread
+
+COMPARED = (SINGLE, ONLINE)
+CIRCUMSTANCES: dict[str, dict[str, Any]] = {
+    "one object a scene": {"objects": "1"},
+    "one to three": {"objects": "1 2 3"},
+    "two to four, three times the epochs": {"longer": 3},
+}
 
 
 def workshop(root: Path, study: Study, stamps: Path) -> Workshop:
@@ -57,9 +64,13 @@ def measure(shop: Workshop, given: argparse.Namespace) -> dict[str, Any]:
     if given.full:
         tuning = run_all(shop, tuning_jobs(MAIN), given.processes)
         rates = best_rates(tuning)
-    names = [*MAIN, *(ablations(shop, STORE) if given.full else ())]
-    jobs = [Job(name, rates.get(name, rates[RELABEL]), seed) for name in names for seed in range(given.seeds)]
+    jobs = [Job(name, rates[name], seed) for name in MAIN for seed in range(given.seeds)]
+    others = list(ablations(shop, STORE)) if given.full else []
+    jobs += [Job(name, rates[RELABEL], seed) for name in others for seed in range(given.seeds)]
+    if given.full:
+        make_stores(shop)
     results = run_all(shop, jobs, given.processes)
+    contrasts = circumstances(shop, rates, given) if given.full else []
     seconds = epoch_seconds(shop, MAIN, given.rounds)
     return {
         "kind": shop.study.kind,
@@ -70,8 +81,22 @@ def measure(shop: Workshop, given: argparse.Namespace) -> dict[str, Any]:
         "results": [asdict(result) for result in results],
         "epoch_seconds": seconds,
         "minutes": (time.perf_counter() - start) / 60,
-        "lines": summarise(results, names, SINGLE, ONLINE),
+        "lines": summarise(results, MAIN, COMPARED),
+        "circumstances": contrasts,
+        "ablations": summarise(results, others, [RELABEL]),
     }
+
+
+def circumstances(shop: Workshop, rates: dict[str, float], given: argparse.Namespace) -> list[Contrast]:
+    """ReLabel against the single label with other numbers of objects in the students' scenes, and with more epochs."""
+    found = []
+    for what, more in CIRCUMSTANCES.items():
+        pair = [[Job(arm, rates[arm], seed, **more) for seed in range(given.seeds)] for arm in (SINGLE, RELABEL)]
+        for shape in {tuple(map(int, job.objects.split())) for job in pair[0]}:
+            shop.store(STORE, counts=shape)  # before processes ask for it
+        run_all(shop, [*pair[0], *pair[1]], given.processes)
+        found.append(contrast(what, *(run_all(shop, jobs, 1) for jobs in pair)))
+    return found
 
 
 def cost_table(seconds: dict[str, list[float]]) -> str:
@@ -86,7 +111,10 @@ def cost_table(seconds: dict[str, list[float]]) -> str:
 def show(found: dict[str, Any]) -> None:
     lines: list[Line] = found["lines"]
     print(f"\n{found['kind']}: {found['minutes']:.0f} minutes, {cores()} cores; ± is the standard deviation of a seed\n")
-    print(table(lines), "\n\n", cost_table(found["epoch_seconds"]), "\n", sep="")
+    print(table(lines, COMPARED), "\n\n", cost_table(found["epoch_seconds"]), "\n", sep="")
+    if found["ablations"]:
+        print(table(found["ablations"], [RELABEL]), "\n")
+        print(contrast_table(found["circumstances"], SINGLE, RELABEL), "\n")
 
 
 def main() -> None:
@@ -117,7 +145,7 @@ def main() -> None:
 
 
 def _plain(found: dict[str, Any]) -> dict[str, Any]:
-    return {**found, "lines": [asdict(line) for line in found["lines"]]}
+    return {**found, **{what: [asdict(line) for line in found[what]] for what in ("lines", "ablations", "circumstances")}}
 
 
 if __name__ == "__main__":

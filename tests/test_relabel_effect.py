@@ -37,7 +37,8 @@ def material(tmp_path_factory, one_thread_with_benchmarks_in_reach):
     shop = study.Workshop(tmp_path_factory.mktemp("workshop"), settings.TINY["digits"])
     torch.manual_seed(0)
     torch.save(part("networks").teacher(shop.study.classes).state_dict(), shop.root / "teacher-1.pth")
-    return part("arms").Material(shop.images, {"all": shop.store("all", study.STORES["all logits"])}, shop.teacher())
+    all_logits = shop.store("all", ("--encoding", "topk", "--top-k", "10"))
+    return part("arms").Material(shop.images(), {"all": all_logits}, shop.teacher())
 
 
 def batches(arm, seed=0):
@@ -167,9 +168,9 @@ def test_the_whole_study_runs(tmp_path):
     assert done.returncode == 0, done.stderr
     (found,) = json.loads((tmp_path / "out.json").read_text())
     running = part("running")
-    arms = [line["arm"] for line in found["lines"]]
-    assert arms[: len(running.MAIN)] == list(running.MAIN)
-    assert {"wrong axes", "top 1", "all logits, float32", "pooled probabilities", "map of 3x3"} <= set(arms)
-    assert all(line["one"]["seeds"] == 2 for line in found["lines"])
+    assert [line["arm"] for line in found["lines"]] == list(running.MAIN)
+    arms = {line["arm"] for line in found["ablations"]}
+    assert {"wrong axes", "top 1", "all logits, float32", "pooled probabilities", "map of 3x3"} <= arms
+    assert all(line["one"]["seeds"] == 2 for line in found["lines"] + found["ablations"])
     assert set(found["epoch_seconds"]) == set(running.MAIN)
-    assert "over single label" in done.stdout
+    assert "over ReLabel" in done.stdout

@@ -60,14 +60,26 @@ def dense(material: Material, coarser: int = 1, probabilities: bool = False) -> 
     return Boxed(material.images), labels
 
 
-def stored_arms(shop: Workshop) -> dict[str, Make]:
-    """Arms of stores that `annotate` makes with other options, or with a worse annotator."""
+def stores_asked_for(shop: Workshop) -> dict[str, tuple[tuple[str, ...], float]]:
+    """By arm: what `annotate` is asked for, and the share of the teacher's images."""
     asked: dict[str, tuple[tuple[str, ...], float]] = {
         f"top {k}": (("--encoding", "topk", "--top-k", str(k)), 1.0) for k in TOP_K if k < len(shop.study.classes)
     }
     asked["top 5, absent at zero"] = ("--encoding", "topk", "--baseline", "zero"), 1.0
-    asked["all logits, 8 bits"] = ("--encoding", "topk", "--top-k", "all"), 1.0
+    asked["all logits, 8 bits"] = ("--encoding", "topk", "--top-k", str(len(shop.study.classes))), 1.0
     asked |= {f"annotator of {share:.0%} of the images": ((), share) for share in SHARES}
+    return asked
+
+
+def make_stores(shop: Workshop) -> None:
+    """Make them, before processes ask for them side by side."""
+    for name, (options, share) in stores_asked_for(shop).items():
+        shop.store(name, options, share)
+
+
+def stored_arms(shop: Workshop) -> dict[str, Make]:
+    """Arms of stores that `annotate` makes with other options, or with a worse annotator."""
+    asked = stores_asked_for(shop)
 
     def arm(name: str) -> Make:
         options, share = asked[name]

@@ -8,7 +8,7 @@ import torch
 from measuring import side_by_side
 
 from effect import networks
-from effect.arms import Material, with_cutmix
+from effect.arms import with_cutmix
 from effect.learning import Schedule, train
 from effect.running import CUTMIX, STORE, make_arm
 from effect.study import Workshop
@@ -17,7 +17,7 @@ from effect.study import Workshop
 def epoch_seconds(shop: Workshop, names: Sequence[str], rounds: int = 5) -> dict[str, list[float]]:
     """Seconds of an epoch of each arm (training as the study does, one thread), by round."""
     torch.set_num_threads(1)
-    material = Material(shop.images, {STORE: shop.store(STORE)}, shop.teacher())
+    material = shop.material(STORE)
 
     def way(name: str) -> Callable[[int], object]:
         arm = make_arm(shop, name.removesuffix(CUTMIX))(material)

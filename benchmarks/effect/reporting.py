@@ -8,22 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from effect.running import Result
-from effect.statistics import BySeed, Estimate, estimate, paired
+from effect.statistics import Estimate, estimate, paired
 
 
 @dataclass(frozen=True)
 class Line:
-    """An arm: percent of test scenes of one object, and of several, and how much more of the former than two other arms."""
+    """An arm: percent right of test scenes of one object and of several; of the former, how much more than other arms."""
 
     arm: str
     rate: float
     one: Estimate
     several: Estimate
-    over_single: Estimate | None
-    over_online: Estimate | None
+    over: Mapping[str, Estimate]
 
 
-def summarise(results: Iterable[Result], names: Sequence[str], single: str, online: str) -> list[Line]:
+def summarise(results: Iterable[Result], names: Sequence[str], against: Sequence[str]) -> list[Line]:
     """One line an arm, in the order of names; those without results are left out."""
     one: dict[str, dict[int, float]] = defaultdict(dict)
     several: dict[str, dict[int, float]] = defaultdict(dict)
@@ -32,34 +31,45 @@ def summarise(results: Iterable[Result], names: Sequence[str], single: str, onli
         arm = result.job.arm
         one[arm][result.job.seed], several[arm][result.job.seed] = result.one, result.several
         rates[arm] = result.job.rate
-    return [
-        Line(
-            arm,
-            rates[arm],
-            estimate(list(one[arm].values())),
-            estimate(list(several[arm].values())),
-            _over(one, arm, single),
-            _over(one, arm, online),
-        )
-        for arm in names
-        if arm in one
-    ]
+
+    def line(arm: str) -> Line:
+        over = {other: paired(one[arm], one[other]) for other in against if other != arm and other in one}
+        return Line(arm, rates[arm], estimate(list(one[arm].values())), estimate(list(several[arm].values())), over)
+
+    return [line(arm) for arm in names if arm in rates]
 
 
-def _over(by_arm: Mapping[str, BySeed], arm: str, other: str) -> Estimate | None:
-    return paired(by_arm[arm], by_arm[other]) if arm != other and other in by_arm else None
-
-
-def table(lines: Sequence[Line]) -> str:
+def table(lines: Sequence[Line], against: Sequence[str]) -> str:
     """Markdown: means with the standard deviation of a seed; paired differences with their 95 % intervals."""
-    rows = [
-        "| | learning rate | one object, % | several, % | over single label | over online distillation |",
-        "|---|---|---|---|---|---|",
-    ]
+    headings = ("", "learning rate", "one object, %", "several, %", *(f"over {other}" for other in against))
+    rows = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
     for line in lines:
-        means = (f"{found.mean:.1f} ± {found.deviation:.1f}" for found in (line.one, line.several))
-        gains = (_interval(found) for found in (line.over_single, line.over_online))
-        rows.append(f"| {line.arm} | {line.rate:g} | {' | '.join(means)} | {' | '.join(gains)} |")
+        means = [f"{found.mean:.1f} ± {found.deviation:.1f}" for found in (line.one, line.several)]
+        gains = [_interval(line.over.get(other)) for other in against]
+        rows.append(f"| {' | '.join([line.arm, f'{line.rate:g}', *means, *gains])} |")
+    return "\n".join(rows)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Two arms under other circumstances: percent right of test scenes of one object, and the difference."""
+
+    what: str
+    lower: Estimate
+    upper: Estimate
+    gain: Estimate
+
+
+def contrast(what: str, lower: Iterable[Result], upper: Iterable[Result]) -> Contrast:
+    below, above = ({result.job.seed: result.one for result in results} for results in (lower, upper))
+    return Contrast(what, estimate(list(below.values())), estimate(list(above.values())), paired(above, below))
+
+
+def contrast_table(found: Sequence[Contrast], lower: str, upper: str) -> str:
+    rows = [f"| | {lower} | {upper} | difference |", "|---|---|---|---|"]
+    for each in found:
+        means = [f"{arm.mean:.1f} ± {arm.deviation:.1f}" for arm in (each.lower, each.upper)]
+        rows.append(f"| {' | '.join([each.what, *means, _interval(each.gain)])} |")
     return "\n".join(rows)
 
 

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import torch
 
 from effect import arms, networks
 from effect.ablations import ablations
-from effect.arms import Make, Material
+from effect.arms import Make
 from effect.learning import train
 from effect.study import Workshop, accuracy
 
@@ -33,12 +33,17 @@ MAIN = (SINGLE, SMOOTHED, GLOBAL, RELABEL, SINGLE + CUTMIX, RELABEL + CUTMIX, ON
 
 @dataclass(frozen=True)
 class Job:
-    """One training, judged by ``validation`` or ``test`` scenes."""
+    """One training, judged by ``validation`` or ``test`` scenes.
+
+    ``objects`` are those of a training scene, where not the study's ("1" or "1 2 3"); ``longer`` multiplies the epochs.
+    """
 
     arm: str
     rate: float
     seed: int
     part: str = "test"
+    objects: str = ""
+    longer: int = 1
 
 
 @dataclass(frozen=True)
@@ -65,13 +70,14 @@ def make_arm(shop: Workshop, name: str) -> Make:
 def run_job(shop: Workshop, job: Job) -> Result:
     """Train and judge, with one thread."""
     torch.set_num_threads(1)
-    material = Material(shop.images, {STORE: shop.store(STORE)}, shop.teacher())
+    material = shop.material(STORE, tuple(map(int, job.objects.split())))
     arm = make_arm(shop, job.arm.removesuffix(CUTMIX))(material)
     if job.arm.endswith(CUTMIX):
         arm = arms.with_cutmix(arm, job.seed)
     torch.manual_seed(job.seed)
     model = networks.student(shop.study.classes)
-    train(model, *arm, job.rate, shop.study.schedule, job.seed)
+    schedule = replace(shop.study.schedule, epochs=shop.study.schedule.epochs * job.longer)
+    train(model, *arm, job.rate, schedule, job.seed)
     one, several = shop.held_out(job.part)
     return Result(job, accuracy(model, one), accuracy(model, several))
 

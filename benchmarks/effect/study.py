@@ -19,12 +19,6 @@ from effect.objects import STAMPS, class_names, load_objects
 from effect.scenes import write_scenes
 
 SEVERAL, ONE = (2, 3, 4), (1,)
-STORES = {
-    "spectral": (),
-    "top 5": ("--encoding", "topk"),
-    "all logits": ("--encoding", "topk", "--top-k", "all"),
-}
-"""What `annotate` is asked for by the main arms; ``all`` stands for the number of classes."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +57,9 @@ class Workshop:
             write_scenes(partial, objects, count, counts, seed).rename(folder)
         return folder
 
-    @property
-    def images(self) -> Path:
-        return self.scenes("train", self.study.images, self.study.counts)
+    def images(self, counts: tuple[int, ...] = ()) -> Path:
+        """The students' scenes, of so many objects each if told, else of the study's."""
+        return self.scenes("train", self.study.images, counts or self.study.counts)
 
     def held_out(self, part: str) -> tuple[Path, Path]:
         """Of ``validation`` or ``test``: scenes of one object, and of several."""
@@ -91,16 +85,17 @@ class Workshop:
         model.load_state_dict(torch.load(self.teacher_file(share), weights_only=True))
         return model.eval()
 
-    def store(self, name: str, options: Iterable[str] = (), share: float = 1.0) -> Path:
-        """A store of label maps of the training scenes, by `labelstore annotate`."""
-        store = self.root / f"{name.replace(' ', '-')}.zarr"
+    def store(self, name: str, options: Iterable[str] = (), share: float = 1.0, counts: tuple[int, ...] = ()) -> Path:
+        """A store of label maps of the students' scenes, by `labelstore annotate`."""
+        images = self.images(counts)
+        store = self.root / f"{images.name}, {name}.zarr"
         if not store.exists():
-            given = [str(len(self.study.classes)) if option == "all" else option for option in options]
-            annotate(self.images, store, self.study.kind, self.teacher_file(share), given)
+            annotate(images, store, self.study.kind, self.teacher_file(share), options)
         return store
 
-    def material(self, stores: Iterable[str] = STORES) -> Material:
-        return Material(self.images, {name: self.store(name, STORES[name]) for name in stores}, self.teacher())
+    def material(self, store: str, counts: tuple[int, ...] = ()) -> Material:
+        """What the main arms are made of: images, the store that `annotate` makes if nothing is said, the teacher."""
+        return Material(self.images(counts), {store: self.store(store, counts=counts)}, self.teacher())
 
 
 def annotate(images: Path, store: Path, kind: str, weights: Path, options: Iterable[str]) -> None:
