@@ -35,8 +35,8 @@ from measuring import arguments, cores, spread
 COMPARED = (SINGLE, ONLINE)
 CIRCUMSTANCES: dict[str, dict[str, Any]] = {
     "one object a scene": {"objects": "1"},
-    "one to three": {"objects": "1 2 3"},
-    "two to four, three times the epochs": {"longer": 3},
+    "two to four": {"objects": "2 3 4"},
+    "one to three, three times the epochs": {"longer": 3},
 }
 
 

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 from torch.utils.data import Dataset
-from torchvision.datasets import ImageFolder
 
 from effect.arms import Arm, Make, Material, best_of_crops, crops, wrong_axes
-from effect.learning import TRANSFORM, load_scenes
+from effect.learning import TRANSFORM, load_scenes, scenes_in
 from effect.networks import Network, pixels
 from effect.study import Workshop
 from labelstore.torch import follow, pool, pool_logits
@@ -28,7 +27,7 @@ class Boxed(Dataset[Any]):
     """(image, place in the folder, box of the crop)."""
 
     def __init__(self, images: Any) -> None:
-        self._folder, self._crop = ImageFolder(images), follow(TRANSFORM)
+        self._folder, self._crop = scenes_in(images), follow(TRANSFORM)
 
     def __len__(self) -> int:
         return len(self._folder)

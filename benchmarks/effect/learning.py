@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import ImageFolder
@@ -67,6 +69,16 @@ def _pace(step: int, steps: int, warmup: float) -> float:
     if step < rising:
         return (step + 1) / (rising + 1)
     return 0.5 + 0.5 * math.cos(math.pi * (step - rising) / (steps - rising))
+
+
+@lru_cache(maxsize=8192)
+def _decoded(path: str) -> Image.Image:
+    return Image.open(path).convert("RGB")
+
+
+def scenes_in(root: Path, transform: Any = None) -> ImageFolder:
+    """The scenes of a folder, each read and decoded once: what is compared is training, not decoding."""
+    return ImageFolder(root, transform, loader=_decoded)
 
 
 def load_scenes(root: Path, side: int = TEST) -> tuple[Tensor, Tensor, list[str]]:

@@ -1,4 +1,4 @@
-"""Scenes: two to four objects before a background, with one label, as image files on disk.
+"""Scenes: one to four objects before a background, with one label, as image files on disk.
 
 As in ImageNet, the label of an image names one of the objects that it shows, the larger the likelier; what else is there is
 kept for the test alone, in ``present.json``.

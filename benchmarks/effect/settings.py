@@ -7,8 +7,8 @@ from effect.running import CUTMIX, GLOBAL, ONLINE, RELABEL, SINGLE, SMOOTHED
 from effect.study import Study
 
 STUDIES = {
-    "digits": Study("digits", 1000, Schedule(30), 6000, Schedule(8), 0.1),
-    "stamps": Study("stamps", 1000, Schedule(30), 6000, Schedule(8), 0.1),
+    "digits": Study("digits", 1000, Schedule(20, batch=32), 6000, Schedule(8), 0.1),
+    "stamps": Study("stamps", 1000, Schedule(20, batch=32), 6000, Schedule(8), 0.1),
 }
 TINY = {kind: Study(kind, 64, Schedule(1, batch=16), 64, Schedule(1, batch=16), 0.1, tests=40) for kind in STUDIES}
 

@@ -32,8 +32,8 @@ class Study:
     teacher_schedule: Schedule
     teacher_rate: float
     tests: int = 2000
-    counts: tuple[int, ...] = SEVERAL
-    """Objects in a training scene."""
+    counts: tuple[int, ...] = (1, 2, 3)
+    """Objects in a scene of the students'; in one of the teacher's: two to four."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -72,7 +72,7 @@ class Workshop:
         """
         file = self.root / f"teacher-{share:g}.pth"
         if not file.exists():
-            scenes = self.scenes("teacher", round(self.study.teacher_images * share), self.study.counts)
+            scenes = self.scenes("teacher", round(self.study.teacher_images * share), SEVERAL)
             torch.manual_seed(0)
             model = networks.teacher(self.study.classes)
             data, labels = single(Material(scenes, {}, model))

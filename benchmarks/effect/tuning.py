@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from effect.running import Job, Result
 
-RATES = (0.02, 0.05, 0.15, 0.4)
+RATES = (0.02, 0.05, 0.12)
 SEEDS = (100,)
 """None of those that are reported."""
 
