@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from functools import cached_property
 from typing import Any
 
 from labelstore.errors import ClassMapError
+from labelstore.ids import LONGEST_COMPARED
 from labelstore.schema import StoreInfo
+
+_SHOWN = 3
 
 
 class ClassNumbers:
@@ -41,4 +45,13 @@ class ClassNumbers:
         if type(value) is int and 0 <= value < count:
             return value
         named = "" if self._info.class_names is None else ", or an id or name of one"
-        raise ClassMapError(f"{where}: expected a class of the store, 0..{count - 1}{named}, got {value!r}")
+        raise ClassMapError(
+            f"{where}: expected a class of the store, 0..{count - 1}{named}, got {value!r}{self._similar(value)}"
+        )
+
+    def _similar(self, value: Any) -> str:
+        if not isinstance(value, str) or len(value) > LONGEST_COMPARED:
+            return ""
+        within = [name for name in self._places if value and value.lower() in name.lower()][:_SHOWN]
+        close = within or difflib.get_close_matches(value, self._places, _SHOWN)
+        return f"; similar: {', '.join(map(repr, close))}" if close else ""

@@ -58,6 +58,7 @@ def test_an_object_goes_by_ids_or_file_names_and_classes_by_numbers_ids_or_names
         ([[1], 2, [3]], OptionError, r"\[1\]: expected a list of classes, got 2"),
         ([[1], [8], [3]], ClassMapError, r"\[1\]: expected a class of the store, 0..7, or an id or name of one, got 8"),
         ({"red/red-blue.png": "pink"}, ClassMapError, "'red/red-blue.png': expected a class of the store"),
+        ({"red/red-blue.png": "Yell"}, ClassMapError, "got 'Yell'; similar: 'yellow', 'colour-yellow'"),
         ({"red/red-blue.png": [True]}, ClassMapError, "got True"),
         ({"nowhere.png": ["red"]}, ImagesError, "found none"),
     ],
