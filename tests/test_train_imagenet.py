@@ -15,6 +15,7 @@ import torch
 SCRIPT = Path(__file__).parent.parent / "examples" / "train_imagenet.py"
 SMALL = ("--model", "timm:test_resnet", "--image-size", "32", "--batch-size", "6", "--warmup-epochs", "1", "--workers", "1")
 SECONDS_TO_WAIT = 120
+ON_CPU = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def command(store, pictures, out, *options):
@@ -22,9 +23,8 @@ def command(store, pictures, out, *options):
     return [sys.executable, str(SCRIPT), *given, *SMALL, *map(str, options)]
 
 
-def run(*arguments, **more) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command(*arguments), capture_output=True, text=True, env=env, timeout=300, check=False, **more)
+def run(*arguments, env=ON_CPU) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, env=env, timeout=300, check=False)
 
 
 def log_of(out: Path) -> list[dict[str, float]]:
@@ -62,7 +62,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(picture_store, pictures, tmp_path
     assert whole.returncode == 0, whole.stderr
 
     cut_off = command(picture_store, pictures, tmp_path / "cut", *options)
-    process = subprocess.Popen(cut_off, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(cut_off, env=ON_CPU, stdout=subprocess.DEVNULL)
     end = time.monotonic() + SECONDS_TO_WAIT
     while not (tmp_path / "cut" / "log.jsonl").exists() and time.monotonic() < end:
         time.sleep(0.01)
@@ -87,7 +87,7 @@ def test_single_labels_and_imagenet_v2(pictures, tmp_path):
         (tmp_path / "v2" / str(number)).symlink_to(pictures / name)
     given = [sys.executable, str(SCRIPT), str(pictures), str(pictures), "--out", str(tmp_path / "run"), "--v2"]
     given += [str(tmp_path / "v2"), "--epochs", "2", "--smoothing", "0.1", "--precision", "float32", *SMALL]
-    done = subprocess.run(given, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(given, capture_output=True, text=True, env=ON_CPU, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     last = log_of(tmp_path / "run")[-1]
     assert last["ImageNetV2"] == last["validation"]
@@ -97,12 +97,22 @@ def test_single_labels_and_imagenet_v2(pictures, tmp_path):
 def test_two_processes_train_one_model(picture_store, pictures, tmp_path):
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     given = command(picture_store, pictures, tmp_path / "run", "--epochs", 2)[1:]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*start, *given], capture_output=True, text=True, env=env, timeout=300, check=False)
+    done = subprocess.run([*start, *given], capture_output=True, text=True, env=ON_CPU, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     log = log_of(tmp_path / "run")
     assert [line["epoch"] for line in log] == [1, 2]
     assert log[-1]["loss"] > 0
+
+
+@pytest.mark.gpu
+def test_it_trains_on_a_gpu_and_goes_on(picture_store, pictures, tmp_path):
+    options = ("--epochs", 8, "--lr", 0.02, "--cutmix", 1.0, "--mix-off-epochs", 4, "--ema", 0.5)
+    done = run(picture_store, pictures, tmp_path / "run", *options, env=dict(os.environ))
+    assert done.returncode == 0, done.stderr
+    log = log_of(tmp_path / "run")
+    assert log[-1]["loss"] < log[0]["loss"]
+    again = run(picture_store, pictures, tmp_path / "run", *options, env=dict(os.environ))
+    assert (again.returncode, "going on after epoch 8" in again.stdout) == (0, True)
 
 
 def test_the_recipes_say_what_the_paper_reports(monkeypatch):
