@@ -23,6 +23,6 @@ def epoch_seconds(shop: Workshop, names: Sequence[str], rounds: int = 5) -> dict
         arm = make_arm(shop, name.removesuffix(CUTMIX))(material)
         data, labels = with_cutmix(arm, 0) if name.endswith(CUTMIX) else arm
         model = networks.student(shop.study.classes)
-        return lambda seed: train(model, data, labels, 0.01, Schedule(1), seed)
+        return lambda seed: train(model, data, labels, 0.001, Schedule(1), seed)
 
     return side_by_side({name: way(name) for name in names}, [[number] for number in range(rounds)])

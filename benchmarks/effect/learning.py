@@ -1,4 +1,4 @@
-"""One training, the same for every arm: SGD with momentum, warm-up and cosine, so many epochs of a DataLoader's batches."""
+"""One training, the same for every arm: AdamW with a warm-up and a cosine, so many epochs of a DataLoader's batches."""
 
 from __future__ import annotations
 
@@ -28,9 +28,8 @@ class Schedule:
     """What every arm of a study has alike. The learning rate is the arm's, and tuned."""
 
     epochs: int
-    batch: int = 64
-    momentum: float = 0.9
-    decay: float = 5e-4
+    batch: int = 32
+    decay: float = 0.05
     warmup: float = 0.1
     """Share of the steps."""
 
@@ -43,7 +42,7 @@ def train(model: Network, data: Dataset[Any], labels: Labels, rate: float, sched
     """Train a network. Order and crops of the images follow from the seed alone, whatever the arm."""
     torch.manual_seed(seed)
     loader: DataLoader[Any] = DataLoader(data, schedule.batch, shuffle=True, drop_last=True)
-    optimiser = torch.optim.SGD(model.parameters(), rate, schedule.momentum, weight_decay=schedule.decay, nesterov=True)
+    optimiser = torch.optim.AdamW(model.parameters(), rate, weight_decay=schedule.decay)
     steps = schedule.epochs * len(loader)
     pace = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _pace(step, steps, schedule.warmup))
     model.train()

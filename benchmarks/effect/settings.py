@@ -7,20 +7,20 @@ from effect.running import CUTMIX, GLOBAL, ONLINE, RELABEL, SINGLE, SMOOTHED
 from effect.study import Study
 
 STUDIES = {
-    "digits": Study("digits", 1000, Schedule(20, batch=32), 6000, Schedule(8), 0.1),
-    "stamps": Study("stamps", 1000, Schedule(20, batch=32), 6000, Schedule(8), 0.1),
+    "digits": Study("digits", 1000, Schedule(20), 5000, Schedule(8), 0.003),
+    "stamps": Study("stamps", 1000, Schedule(20), 5000, Schedule(8), 0.003),
 }
-TINY = {kind: Study(kind, 64, Schedule(1, batch=16), 64, Schedule(1, batch=16), 0.1, tests=40) for kind in STUDIES}
+TINY = {kind: Study(kind, 64, Schedule(1, batch=16), 64, Schedule(1, batch=16), 0.003, tests=40) for kind in STUDIES}
 
 RATES_FOUND = {
     kind: {
-        SINGLE: 0.1,
-        SMOOTHED: 0.1,
-        GLOBAL: 0.1,
-        RELABEL: 0.1,
-        SINGLE + CUTMIX: 0.1,
-        RELABEL + CUTMIX: 0.1,
-        ONLINE: 0.1,
+        SINGLE: 0.003,
+        SMOOTHED: 0.003,
+        GLOBAL: 0.003,
+        RELABEL: 0.003,
+        SINGLE + CUTMIX: 0.003,
+        RELABEL + CUTMIX: 0.003,
+        ONLINE: 0.003,
     }
     for kind in STUDIES
 }

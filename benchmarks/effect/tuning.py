@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from effect.running import Job, Result
 
-RATES = (0.02, 0.05, 0.12)
+RATES = (0.001, 0.002, 0.004)
 SEEDS = (100,)
 """None of those that are reported."""
 
