@@ -20,7 +20,6 @@ from effect.networks import CROP, TEST, Network, pixels
 
 TRANSFORM = v2.Compose([v2.RandomResizedCrop(CROP), v2.PILToTensor()])
 """As on ImageNet: 8 to 100 % of the area. No flips: digits have none."""
-WHOLE = v2.Compose([v2.Resize((TEST, TEST)), v2.PILToTensor()])
 
 
 @dataclass(frozen=True)
