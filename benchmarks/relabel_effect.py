@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from effect.ablations import ablations, make_stores
 from effect.cost import epoch_seconds
 from effect.objects import STAMPS
 from effect.reporting import Contrast, Line, contrast, contrast_table, plot, summarise, table
 from effect.running import MAIN, ONLINE, RELABEL, SINGLE, STORE, Job, run_all
-from effect.settings import RATES_FOUND, STUDIES, TINY
+from effect.settings import RATES_FOUND, STUDIES, STUDIES_ON_A_GPU, TINY
 from effect.study import Study, Workshop, accuracy
 from effect.tuning import best_rates, tuning_jobs
 from measuring import arguments, cores, spread
@@ -52,7 +53,7 @@ def prepare(shop: Workshop) -> float:
     shop.store(STORE)
     one, _ = shop.held_out("test")
     shop.held_out("validation")
-    return accuracy(shop.teacher(), one)
+    return accuracy(shop.teacher(), one, shop.study.classes, shop.test_side)
 
 
 def measure(shop: Workshop, given: argparse.Namespace) -> dict[str, Any]:
@@ -127,6 +128,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("bench-out/effect"))
     parser.add_argument("--stamps", type=Path, default=STAMPS, metavar="DIR")
     parser.add_argument("--tiny", action="store_true", help="see that all runs: figures mean nothing")
+    parser.add_argument("--gpu", action="store_true", help="a ResNet-18 at 64 px on a CUDA device, one process")
     parser.add_argument("--plot", type=Path, metavar="FILE.png")
     given = parser.parse_args()
     kinds = given.data or ["digits"]
@@ -134,7 +136,12 @@ def main() -> None:
         parser.error(
             f"--stamps {given.stamps}: no such folder; apt-get install tuxpaint-stamps-default, or unpack it elsewhere"
         )
-    studies = {kind: (TINY if given.tiny else STUDIES)[kind] for kind in kinds}
+    if given.gpu:
+        if not torch.cuda.is_available():
+            parser.exit(2, "no CUDA device: nothing measured\n")
+        given.processes = 1
+    settings = TINY if given.tiny else STUDIES_ON_A_GPU if given.gpu else STUDIES
+    studies = {kind: settings[kind] for kind in kinds}
     found = {kind: measure(workshop(given.work, study, given.stamps), given) for kind, study in studies.items()}
     for each in found.values():
         show(each)

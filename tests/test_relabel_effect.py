@@ -7,11 +7,15 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
+from labelstore import LabelMapReader
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -118,7 +122,7 @@ def test_what_is_stored_of_all_logits_is_what_the_teacher_says(material):
 def test_pooled_probabilities_are_means_of_locations(material):
     ablations = part("ablations")
     _, labels = ablations.dense(material, probabilities=True)
-    maps = ablations.dense_logits(material.teacher, material.images).softmax(dim=1)
+    maps = ablations.dense_logits(material).softmax(dim=1)
     whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
     _, soft = labels(torch.zeros(1), (torch.tensor([3]), whole))
     torch.testing.assert_close(soft[0], maps[3].mean(dim=(1, 2)), atol=2e-3, rtol=0)
@@ -158,6 +162,27 @@ def test_what_is_done_is_not_done_again(tmp_path):
     again = running.Results(tmp_path / "results.jsonl")
     assert again.missing([first, second]) == [second]
     assert again.of([first, second]) == [running.Result(first, 50.0, 40.0)]
+
+
+def test_a_bigger_student_on_bigger_scenes(tmp_path):
+    """What --gpu measures there, for one step here."""
+    settings, study, running = part("settings"), part("study"), part("running")
+    tiny = replace(settings.TINY["digits"], student="resnet18", scale=2, tests=4)
+    shop = study.Workshop(tmp_path, tiny)
+    torch.save(part("networks").teacher(tiny.classes).state_dict(), shop.root / "teacher-1.pth")
+    with Image.open(next(shop.images().rglob("*.png"))) as scene:
+        assert scene.size == (128, 128)
+    result = running.run_job(shop, running.Job(running.RELABEL, 0.001, 0))
+    assert 0 <= result.one <= 100
+    assert LabelMapReader(shop.store(running.STORE)).map_size == (24, 24)
+
+
+@pytest.mark.gpu
+def test_the_study_on_a_gpu(tmp_path):
+    settings, study, running = part("settings"), part("study"), part("running")
+    shop = study.Workshop(tmp_path, replace(settings.TINY["digits"], student="resnet18", scale=2, device="cuda"))
+    for arm in running.MAIN:
+        assert 0 <= running.run_job(shop, running.Job(arm, 0.001, 0)).one <= 100
 
 
 @pytest.mark.slow

@@ -13,8 +13,8 @@ from torch.nn.functional import avg_pool2d
 from torch.utils.data import Dataset
 
 from effect.arms import Arm, Make, Material, best_of_crops, crops, wrong_axes
-from effect.learning import TRANSFORM, load_scenes, scenes_in
-from effect.networks import Network, pixels
+from effect.learning import load_scenes, scenes_in
+from effect.networks import CROP, TEST, pixels
 from effect.study import Workshop
 from labelstore.torch import follow, pool, pool_logits
 
@@ -26,8 +26,8 @@ SHARES = (0.1, 0.3)
 class Boxed(Dataset[Any]):
     """(image, place in the folder, box of the crop)."""
 
-    def __init__(self, images: Any) -> None:
-        self._folder, self._crop = scenes_in(images), follow(TRANSFORM)
+    def __init__(self, material: Material) -> None:
+        self._folder, self._crop = scenes_in(material.images), follow(material.transform)
 
     def __len__(self) -> int:
         return len(self._folder)
@@ -38,15 +38,16 @@ class Boxed(Dataset[Any]):
 
 
 @torch.inference_mode()
-def dense_logits(teacher: Network, images: Any) -> Tensor:
-    """The teacher's maps of a folder's images, ``[N, C, H, W]``."""
-    whole, _, _ = load_scenes(images)
-    return torch.cat([teacher.forward_dense(pixels(part)) for part in whole.split(100)]).clone()
+def dense_logits(material: Material) -> Tensor:
+    """The teacher's maps of the images, ``[N, C, H, W]``."""
+    whole, _, _ = load_scenes(material.images, material.crop * TEST // CROP)
+    device = next(material.teacher.parameters()).device
+    return torch.cat([material.teacher.forward_dense(pixels(part.to(device))).cpu() for part in whole.split(100)]).clone()
 
 
 def dense(material: Material, coarser: int = 1, probabilities: bool = False) -> Arm:
     """ReLabel on all logits in float32: on maps averaged over so many places a side, or on pooled probabilities."""
-    maps = avg_pool2d(dense_logits(material.teacher, material.images), coarser)
+    maps = avg_pool2d(dense_logits(material), coarser)
     values = maps.softmax(dim=1) if probabilities else maps
     classes = torch.arange(maps.shape[1]).view(1, -1, 1, 1).expand(1, *maps.shape[1:])
 
@@ -56,7 +57,7 @@ def dense(material: Material, coarser: int = 1, probabilities: bool = False) -> 
         soft = (pool_logits if probabilities else pool)(packed, boxes, maps.shape[1])
         return images, soft
 
-    return Boxed(material.images), labels
+    return Boxed(material), labels
 
 
 def stores_asked_for(shop: Workshop) -> dict[str, tuple[tuple[str, ...], float]]:

@@ -19,8 +19,8 @@ from torch.nn.functional import one_hot
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
-from effect.learning import TRANSFORM, Labels, scenes_in
-from effect.networks import Network
+from effect.learning import Labels, random_crop, scenes_in
+from effect.networks import CROP, Network
 from labelstore import LabelMapReader
 from labelstore.boxes import WHOLE_IMAGE
 from labelstore.torch import SoftLabelDataset, pool
@@ -35,6 +35,12 @@ class Material:
     images: Path
     stores: dict[str, Path]
     teacher: Network
+    crop: int = CROP
+    """Pixels a side of the students' crops."""
+
+    @property
+    def transform(self) -> v2.Compose:
+        return random_crop(self.crop)
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -55,12 +61,12 @@ def single(material: Material, smoothing: float = 0.0) -> Arm:
     def labels(images: Tensor, given: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
         return images, one_hot(given[0], count) * (1 - smoothing) + smoothing / count
 
-    return scenes_in(material.images, TRANSFORM), labels
+    return scenes_in(material.images, material.transform), labels
 
 
 def whole(material: Material, store: str) -> Arm:
     """The soft label of the whole image, whatever the crop."""
-    folder, reader = scenes_in(material.images, TRANSFORM), material.reader(store)
+    folder, reader = scenes_in(material.images, material.transform), material.reader(store)
     ids = [Path(path).relative_to(material.images).as_posix() for path, _ in folder.samples]
     table = torch.from_numpy(reader.pool(ids, np.tile(WHOLE_IMAGE, (len(ids), 1))))
     folder.samples = [(path, index) for index, (path, _) in enumerate(folder.samples)]
@@ -69,7 +75,7 @@ def whole(material: Material, store: str) -> Arm:
 
 def crops(material: Material, store: str) -> Arm:
     """ReLabel: the soft label of the crop, out of the label map."""
-    data = SoftLabelDataset(scenes_in(material.images), material.reader(store), TRANSFORM)
+    data = SoftLabelDataset(scenes_in(material.images), material.reader(store), material.transform)
     return data, lambda images, given: (images, given[0])
 
 
@@ -82,7 +88,7 @@ def best_of_crops(material: Material, store: str) -> Arm:
 def wrong_axes(material: Material, store: str) -> Arm:
     """What the public reference does: a box (top, left, bottom, right) to an operator that takes (x1, y1, x2, y2)."""
     reader = material.reader(store)
-    data = SoftLabelDataset(scenes_in(material.images), reader, TRANSFORM, yields="maps")
+    data = SoftLabelDataset(scenes_in(material.images), reader, material.transform, yields="maps")
 
     def labels(images: Tensor, given: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
         mixed_up = given[0]["box"][:, [1, 0, 3, 2]]
@@ -98,7 +104,7 @@ def online(material: Material) -> Arm:
     def soft(images: Tensor) -> Tensor:
         return material.teacher(images).softmax(dim=1)
 
-    return scenes_in(material.images, TRANSFORM), lambda images, _: (images, soft(images).clone())
+    return scenes_in(material.images, material.transform), lambda images, _: (images, soft(images).clone())
 
 
 def with_cutmix(arm: Arm, seed: int) -> Arm:

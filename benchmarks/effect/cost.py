@@ -22,7 +22,7 @@ def epoch_seconds(shop: Workshop, names: Sequence[str], rounds: int = 5) -> dict
     def way(name: str) -> Callable[[int], object]:
         arm = make_arm(shop, name.removesuffix(CUTMIX))(material)
         data, labels = with_cutmix(arm, 0) if name.endswith(CUTMIX) else arm
-        model = networks.student(shop.study.classes)
+        model = networks.student(shop.study.classes, shop.study.student).to(shop.study.device)
         return lambda seed: train(model, data, labels, 0.001, Schedule(1), seed)
 
     return side_by_side({name: way(name) for name in names}, [[number] for number in range(rounds)])

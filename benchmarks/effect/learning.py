@@ -18,8 +18,10 @@ from torchvision.transforms import v2
 
 from effect.networks import CROP, TEST, Network, pixels
 
-TRANSFORM = v2.Compose([v2.RandomResizedCrop(CROP), v2.PILToTensor()])
-"""As on ImageNet: 8 to 100 % of the area. No flips: digits have none."""
+
+def random_crop(side: int = CROP) -> v2.Compose:
+    """As on ImageNet: 8 to 100 % of the area. No flips: digits have none."""
+    return v2.Compose([v2.RandomResizedCrop(side), v2.PILToTensor()])
 
 
 @dataclass(frozen=True)
@@ -38,16 +40,17 @@ Labels = Callable[[Tensor, tuple[Any, ...]], tuple[Tensor, Tensor]]
 
 
 def train(model: Network, data: Dataset[Any], labels: Labels, rate: float, schedule: Schedule, seed: int) -> Network:
-    """Train a network. Order and crops of the images follow from the seed alone, whatever the arm."""
+    """Train a network where it is. Order and crops of the images follow from the seed alone, whatever the arm."""
     torch.manual_seed(seed)
+    device = next(model.parameters()).device
     loader: DataLoader[Any] = DataLoader(data, schedule.batch, shuffle=True, drop_last=True)
     optimiser = torch.optim.AdamW(model.parameters(), rate, weight_decay=schedule.decay)
     steps = schedule.epochs * len(loader)
     pace = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _pace(step, steps, schedule.warmup))
     model.train()
     for images, given in _batches(loader, schedule.epochs):
-        inputs, targets = labels(pixels(images), given)
-        loss = nn.functional.cross_entropy(model(inputs), targets)
+        inputs, targets = labels(pixels(images.to(device)), given)
+        loss = nn.functional.cross_entropy(model(inputs), targets.to(device))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -82,7 +85,7 @@ def scenes_in(root: Path, transform: Any = None) -> ImageFolder:
 def load_scenes(root: Path, side: int = TEST) -> tuple[Tensor, Tensor, list[str]]:
     """All whole scenes of a folder: images ``[N, 3, side, side]`` uint8, labels ``[N]`` and image ids."""
     whole = v2.Compose([v2.Resize((side, side)), v2.PILToTensor()])
-    folder = ImageFolder(root, whole)
+    folder = ImageFolder(root, whole, allow_empty=True)
     images = torch.stack([image for image, _ in folder])
     ids = [Path(path).relative_to(root).as_posix() for path, _ in folder.samples]
     return images, torch.tensor(folder.targets), ids
@@ -91,4 +94,5 @@ def load_scenes(root: Path, side: int = TEST) -> tuple[Tensor, Tensor, list[str]
 @torch.inference_mode()
 def predict(model: Network, images: Tensor, batch: int = 250) -> Tensor:
     """The best class of each image, ``[N]``."""
-    return torch.cat([model(pixels(part)).argmax(dim=1) for part in images.split(batch)])
+    device = next(model.parameters()).device
+    return torch.cat([model(pixels(part.to(device))).argmax(dim=1).cpu() for part in images.split(batch)])

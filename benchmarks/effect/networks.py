@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torchvision
 from torch import Tensor, nn
 
 CROP, TEST = 32, 48
@@ -44,8 +45,11 @@ class Network(nn.Module):
         return logits
 
 
-def student(classes: tuple[str, ...]) -> Network:
-    return Network(STUDENT, 1, classes)
+def student(classes: tuple[str, ...], name: str = "small") -> nn.Module:
+    """The small student, or one of torchvision's networks by its name."""
+    if name == "small":
+        return Network(STUDENT, 1, classes)
+    return torchvision.models.get_model(name, num_classes=len(classes)).to(memory_format=torch.channels_last)
 
 
 def teacher(classes: tuple[str, ...]) -> Network:

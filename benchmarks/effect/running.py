@@ -75,11 +75,12 @@ def run_job(shop: Workshop, job: Job) -> Result:
     if job.arm.endswith(CUTMIX):
         arm = arms.with_cutmix(arm, job.seed)
     torch.manual_seed(job.seed)
-    model = networks.student(shop.study.classes)
+    model = networks.student(shop.study.classes, shop.study.student).to(shop.study.device)
     schedule = replace(shop.study.schedule, epochs=shop.study.schedule.epochs * job.longer)
     train(model, *arm, job.rate, schedule, job.seed)
     one, several = shop.held_out(job.part)
-    return Result(job, accuracy(model, one), accuracy(model, several))
+    judged = (accuracy(model, scenes, shop.study.classes, shop.test_side) for scenes in (one, several))
+    return Result(job, *judged)
 
 
 class Results:

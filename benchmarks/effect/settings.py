@@ -10,6 +10,10 @@ STUDIES = {
     "digits": Study("digits", 1000, Schedule(20), 5000, Schedule(8), 0.003),
     "stamps": Study("stamps", 1000, Schedule(20), 5000, Schedule(8), 0.003),
 }
+STUDIES_ON_A_GPU = {
+    kind: Study(kind, 4000, Schedule(40, 128), 20_000, Schedule(20, 128), 0.003, student="resnet18", scale=2, device="cuda")
+    for kind in STUDIES
+}
 TINY = {kind: Study(kind, 64, Schedule(1, batch=16), 64, Schedule(1, batch=16), 0.003, tests=40) for kind in STUDIES}
 
 RATES_FOUND = {

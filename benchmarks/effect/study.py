@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from effect import networks
 from effect.arms import Material, single
 from effect.learning import Schedule, load_scenes, predict, train
 from effect.networks import Network
 from effect.objects import STAMPS, class_names, load_objects
-from effect.scenes import read_present, write_scenes
+from effect.scenes import SIZE, read_present, write_scenes
 
 SEVERAL, ONE = (2, 3, 4), (1,)
 
@@ -34,6 +35,10 @@ class Study:
     tests: int = 2000
     counts: tuple[int, ...] = (1, 2, 3)
     """Objects in a scene of the students'; in one of the teacher's: two to four."""
+    student: str = "small"
+    scale: int = 1
+    """Of all pictures: 2 has scenes of 128 px and crops of 64."""
+    device: str = "cpu"
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -48,13 +53,23 @@ class Workshop:
     study: Study
     stamps: Path = STAMPS
 
+    @property
+    def crop(self) -> int:
+        """Pixels a side of a training crop."""
+        return networks.CROP * self.study.scale
+
+    @property
+    def test_side(self) -> int:
+        """Pixels a side of a whole scene when it is judged, or annotated."""
+        return networks.TEST * self.study.scale
+
     def scenes(self, part: str, count: int, counts: tuple[int, ...], seed: int = 0) -> Path:
         """A folder of scenes, made of this part's objects."""
         folder = self.root / f"{part}-{count}-{'or'.join(map(str, counts))}"
         if not folder.exists():
             partial = folder.with_name(folder.name + ".partial")
             objects = load_objects(self.study.kind, part, self.stamps)
-            write_scenes(partial, objects, count, counts, seed).rename(folder)
+            write_scenes(partial, objects, count, counts, seed, SIZE * self.study.scale).rename(folder)
         return folder
 
     def images(self, counts: tuple[int, ...] = ()) -> Path:
@@ -74,8 +89,8 @@ class Workshop:
         if not file.exists():
             scenes = self.scenes("teacher", round(self.study.teacher_images * share), SEVERAL)
             torch.manual_seed(0)
-            model = networks.teacher(self.study.classes)
-            data, labels = single(Material(scenes, {}, model))
+            model = networks.teacher(self.study.classes).to(self.study.device)
+            data, labels = single(Material(scenes, {}, model, self.crop))
             train(model, data, labels, self.study.teacher_rate, self.study.teacher_schedule, seed=0)
             torch.save(model.state_dict(), file)
         return file
@@ -83,19 +98,20 @@ class Workshop:
     def teacher(self, share: float = 1.0) -> Network:
         model = networks.teacher(self.study.classes)
         model.load_state_dict(torch.load(self.teacher_file(share), weights_only=True))
-        return model.eval()
+        return model.eval().to(self.study.device)
 
     def store(self, name: str, options: Iterable[str] = (), share: float = 1.0, counts: tuple[int, ...] = ()) -> Path:
         """A store of label maps of the students' scenes, by `labelstore annotate`."""
         images = self.images(counts)
         store = self.root / f"{images.name}, {name}.zarr"
         if not store.exists():
-            annotate(images, store, self.study.kind, self.teacher_file(share), options)
+            size = ("--image-size", str(self.test_side), "--device", self.study.device)
+            annotate(images, store, self.study.kind, self.teacher_file(share), (*options, *size))
         return store
 
     def material(self, store: str, counts: tuple[int, ...] = ()) -> Material:
         """What the main arms are made of: images, the store that `annotate` makes if nothing is said, the teacher."""
-        return Material(self.images(counts), {store: self.store(store, counts=counts)}, self.teacher())
+        return Material(self.images(counts), {store: self.store(store, counts=counts)}, self.teacher(), self.crop)
 
 
 def annotate(images: Path, store: Path, kind: str, weights: Path, options: Iterable[str]) -> None:
@@ -112,9 +128,9 @@ def annotate(images: Path, store: Path, kind: str, weights: Path, options: Itera
         raise RuntimeError(f"annotate ended with {done.returncode}: {done.stderr or done.stdout}")
 
 
-def accuracy(model: Network, scenes: Path, side: int = networks.TEST) -> float:
+def accuracy(model: nn.Module, scenes: Path, classes: tuple[str, ...], side: int = networks.TEST) -> float:
     """Percent of scenes whose best class is one that they show."""
     images, _, ids = load_scenes(scenes, side)
-    shown, names = read_present(scenes), model.class_names
-    right = [names[said] in shown[key] for said, key in zip(predict(model, images).tolist(), ids, strict=True)]
+    shown = read_present(scenes)
+    right = [classes[said] in shown[key] for said, key in zip(predict(model, images).tolist(), ids, strict=True)]
     return 100 * sum(right) / len(right)
