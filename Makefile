@@ -7,10 +7,12 @@ MAPS ?=
 GPU_PYTHON ?= python3
 GPU_OPTIONS ?=
 SOAK_OPTIONS ?=
+EFFECT_OPTIONS ?=
+STAMPS ?= bench-out/stamps/usr/share/tuxpaint/stamps
 TRY_FOLDER ?= /var/tmp/labelstore-image
 TRY_OPTIONS ?=
 
-.PHONY: help demo test lint types test-slow test-gpu examples soak bench bench-scale bench-encodings bench-quality bench-gpu bench-gpu-pooling bench-import bench-remote bench-shards families fuzz lock-image try-image clean
+.PHONY: help demo test lint types test-slow test-gpu examples soak bench bench-scale bench-encodings bench-quality effect effect-full bench-gpu bench-gpu-pooling bench-import bench-remote bench-shards families fuzz lock-image try-image clean
 
 help:
 	@echo "make demo       annotate sample photographs with a real ImageNet model, and look at one"
@@ -28,6 +30,7 @@ help:
 	@echo "make bench-import  100,000 files of one map into a store, and into another encoding (1.3 GB of disk; MAPS=FILE.npz)"
 	@echo "make bench-remote  a store behind a slow line; bench-shards: 100,000 shards through Dask (15 minutes, 3 GB in memory)"
 	@echo "make bench-quality  map size, encoding and precision: bytes, and distances to the annotator"
+	@echo "make effect     does training on label maps give better networks? Small networks, 20 minutes; effect-full: tuning, ablations, a second data set (hours)"
 	@echo "make lock-image  the exact versions of what is in the image, anew"
 	@echo "make try-image  the Dockerfile's steps and compose.yaml's services without Docker, in a clean Debian"
 	@echo "make clean      remove environment, demo and build output"
@@ -125,6 +128,20 @@ bench-encodings: $(VENV)/.bench
 bench-quality: $(VENV)/.bench
 	@mkdir -p bench-out
 	$(BIN)/python benchmarks/annotate_quality.py --json bench-out/annotate_quality.json
+
+# docs/results.md. What is done is kept in bench-out/effect: the same command goes on from there.
+effect: $(VENV)/.bench
+	@mkdir -p bench-out
+	$(BIN)/python benchmarks/relabel_effect.py --json bench-out/effect.json --plot bench-out/effect.png $(EFFECT_OPTIONS)
+
+effect-full: $(VENV)/.bench $(STAMPS)
+	$(BIN)/python benchmarks/relabel_effect.py --full --data digits --data stamps --stamps $(STAMPS) --json bench-out/effect-full.json --plot bench-out/effect-full.png $(EFFECT_OPTIONS)
+
+# Tux Paint's photographs (160 MB): Debian's package, unpacked and not installed. Elsewhere: STAMPS=FOLDER.
+bench-out/stamps/usr/share/tuxpaint/stamps:
+	@mkdir -p bench-out/stamps
+	cd bench-out/stamps && apt-get download tuxpaint-stamps-default && dpkg -x tuxpaint-stamps-default_*.deb .
+	@touch $@
 
 # Needs torch, torchvision and timm in $(GPU_PYTHON), nothing else: the package is a copy of the three folders.
 bench-gpu:

@@ -19,6 +19,7 @@ from labelstore import LabelMapReader
 from labelstore.cli.signals import Signals
 
 SECONDS_TO_WAIT = 90
+COMMANDS = ("annotate", "inspect", "info", "models", "evaluate")
 
 
 def test_help_of_the_installed_command():
@@ -28,7 +29,7 @@ def test_help_of_the_installed_command():
         assert word in shown.out
 
 
-@pytest.mark.parametrize("command", ["annotate", "inspect", "info", "models"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_a_subcommand_has_examples(command):
     for option in ("--help", "-h"):
         shown = run_here(command, option)
@@ -39,7 +40,7 @@ def test_help_of_a_subcommand_has_examples(command):
 
 
 def test_every_line_of_help_fits_80_columns():
-    for arguments in (["--help"], ["annotate", "--help"], ["inspect", "--help"], ["info", "--help"], ["models", "--help"]):
+    for arguments in (["--help"], *([command, "--help"] for command in COMMANDS)):
         words = run_here(*arguments).out
         examples = words.partition("Examples:")[2].partition("\n\n")[0]  # commands to copy: not wrapped
         assert [line for line in words.replace(examples, "").splitlines() if len(line) > 80] == []
@@ -107,9 +108,7 @@ print("LOADED", *sorted({{name.split(".")[0] for name in sys.modules}}))
     return set(done.stdout.split("LOADED")[1].split())
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["annotate", "--help"], ["inspect", "--help"], ["info", "--help"], ["models", "--help"]]
-)
+@pytest.mark.parametrize("arguments", [["--help"], *([command, "--help"] for command in COMMANDS)])
 def test_help_loads_neither_torch_nor_dask(arguments):
     loaded = loaded_by(*arguments)
     assert "click" in loaded

@@ -1,0 +1,92 @@
+"""What a classifier says of images, out of a NumPy file."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelstore.errors import ImagesError, OptionError
+from labelstore.reader import LabelMapReader
+
+KINDS = ("probabilities", "logits")
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Probabilities ``[N, C]`` of the store's classes, of the images in ``rows`` ``[N]`` of the store.
+
+    ``unknown`` images of the file are no rows of the store.
+    """
+
+    rows: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    unknown: int = 0
+
+
+def read_predictions(path: str | Path, reader: LabelMapReader) -> Predictions:
+    """Read what a classifier says.
+
+    Parameters
+    ----------
+    path
+        An .npz file with ``ids`` (text, ``[N]``) and ``probabilities`` or ``logits`` ``[N, C]``; columns are the store's
+        classes, in its order. Nothing is unpickled.
+
+    Raises
+    ------
+    OptionError
+        The file cannot be read or is something else.
+    ImagesError
+        An image twice, or none that the store has.
+    """
+    arrays = _load(path)
+    kinds = [kind for kind in KINDS if kind in arrays]
+    if "ids" not in arrays or len(kinds) != 1:
+        raise OptionError(
+            f"{path}: expected arrays ids and probabilities, or ids and logits, got {', '.join(arrays) or 'none'}"
+        )
+    ids, values = arrays["ids"], arrays[kinds[0]]
+    _check_shapes(path, ids, values, kinds[0], reader.num_classes)
+    keys = [key.decode() if isinstance(key, bytes) else key for key in ids.tolist()]
+    rows, known = reader.ids.find(keys)
+    if len(set(keys)) != len(keys):
+        raise ImagesError(f"{path}: expected each image once, got {len(keys) - len(set(keys))} of them again")
+    if not known.any():
+        raise ImagesError(f"{path}: none of its {len(keys)} images is in the store; the first: {keys[:1]}")
+    chosen = values[known].astype(np.float32)
+    if not np.isfinite(chosen).all():
+        raise OptionError(f"{path}: {kinds[0]}: expected finite numbers")
+    return Predictions(rows[known], chosen if kinds[0] == "probabilities" else _softmax(chosen), int((~known).sum()))
+
+
+def _load(path: str | Path) -> dict[str, NDArray[Any]]:
+    try:
+        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in ("ids", *KINDS) if name in file}
+    except OSError as error:
+        raise OptionError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # what NumPy and zipfile raise on a broken file is theirs
+        raise OptionError(f"{path}: cannot be read as an .npz file: {error}") from error
+
+
+def _check_shapes(path: str | Path, ids: NDArray[Any], values: NDArray[Any], kind: str, num_classes: int) -> None:
+    if ids.ndim != 1 or ids.dtype.kind not in "US":
+        raise OptionError(f"{path}: ids: expected text [N], got {ids.dtype} {list(ids.shape)}")
+    if values.shape != (len(ids), num_classes) or values.dtype.kind != "f":
+        raise OptionError(
+            f"{path}: {kind}: expected floating [{len(ids)}, {num_classes}], a row for each of ids and a column for each of "
+            f"the store's classes, got {values.dtype} {list(values.shape)}"
+        )
+    if kind == "probabilities" and (values.size and (values.min() < 0 or values.max() > 1.001)):
+        raise OptionError(f"{path}: probabilities: expected 0..1, got {values.min():g}..{values.max():g}; are they logits?")
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    found: NDArray[np.float32] = odds / odds.sum(axis=1, keepdims=True)
+    return found
