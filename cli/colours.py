@@ -1,4 +1,6 @@
-"""Colours for classes, alike in the terminal, in pictures and in the viewer: a palette that colour-blind readers can tell apart, and text colours on it.
+"""Colours for classes, alike in the terminal, in pictures and in the viewer.
+
+A palette that colour-blind readers can tell apart, and text colours on it.
 
 The first seven entries are Okabe and Ito's (Color Universal Design, 2008) without their black, which vanishes on a dark
 terminal; the eighth is the wine red of Paul Tol's *muted* scheme. Letters go with the colours, so that nothing depends

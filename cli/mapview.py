@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.cli.colours import OTHER, Swatch, assign
-
-NO_CLASS = 65535  # the stored arrays' fill value
+from labelstore.schema import NO_CLASS, StoreInfo
 
 Box = tuple[float, float, float, float]
 
@@ -63,14 +63,17 @@ class MapView:
         """Number of columns of locations."""
         return int(self.best.shape[1])
 
+    @property
+    def opacity(self) -> NDArray[np.float64]:
+        """float64 ``[H, W]``: how strongly a location's colour covers the photograph: the surer, the stronger."""
+        return 0.3 + 0.45 * self.probability
+
     def swatches(self) -> dict[int, Swatch]:
         """Letters and colours of the classes with the largest shares; the rest is `OTHER`."""
         return assign([c for c, _ in self.shares])
 
 
-def location_probabilities(
-    classes: NDArray[np.uint16], scores: NDArray[np.float32], num_classes: int
-) -> NDArray[np.float64]:
+def location_probabilities(classes: NDArray[np.uint16], scores: NDArray[np.float32], num_classes: int) -> NDArray[np.float64]:
     """Return the softmax probabilities of a map's stored classes, float64 ``[K, H, W]``, 0 where none is stored.
 
     Parameters are `MapView.from_map`'s: the classes that are not stored take part with logit 0.
@@ -125,6 +128,19 @@ def top_classes(soft: NDArray[np.float32], top: int) -> list[tuple[int, float]]:
     """List the `top` classes of a soft label ``[C]`` with their probabilities, highest first, ties by lower class."""
     order = np.argsort(-soft, kind="stable")[: max(top, 0)]
     return [(int(c), float(soft[c])) for c in order]
+
+
+def label_as_json(soft: NDArray[np.float32], top: int, info: StoreInfo) -> list[dict[str, Any]]:
+    """Return the `top` classes of a soft label ``[C]`` as JSON has them: number, name, stable id, probability."""
+    return [
+        {
+            "class": number,
+            "name": class_name(number, info.class_names),
+            **({"id": info.class_ids[number]} if info.class_ids else {}),
+            "probability": round(share, 6),
+        }
+        for number, share in top_classes(soft, top)
+    ]
 
 
 def percent(fraction: float) -> str:

@@ -40,13 +40,13 @@ def label_agreement(reader: LabelMapReader, rows: NDArray[np.int64] | None = Non
         return None
     labels = reader.targets
     rows = np.arange(len(reader)) if rows is None else rows
-    own = _own_classes(labels[rows], classes)
+    own = own_classes(labels[rows], classes)
     rows = rows[(own >= 0) & (reader.status()[rows] == Status.DONE)]
     if len(rows) > most:
         rows = rows[np.linspace(0, len(rows) - 1, most).round().astype(np.int64)]
     if not len(rows):
         return None
-    own, hits = _own_classes(labels[rows], classes), np.zeros(2)
+    own, hits = own_classes(labels[rows], classes), np.zeros(2)
     for start in range(0, len(rows), _BATCH):
         part, truth = rows[start : start + _BATCH], own[start : start + _BATCH]
         soft = reader.pool(part, np.tile((0.0, 0.0, 1.0, 1.0), (len(part), 1)))
@@ -69,6 +69,7 @@ def target_classes(info: StoreInfo) -> NDArray[np.int64] | None:
     return None
 
 
-def _own_classes(labels: NDArray[np.int32], classes: NDArray[np.int64]) -> NDArray[np.int64]:
+def own_classes(labels: NDArray[np.int32], classes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the store's class of each label ``[N]``, -1 where there is none; ``classes`` are those of `target_classes`."""
     known = (labels >= 0) & (labels < len(classes))
     return np.where(known, classes[np.where(known, labels, 0)], -1)
