@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.cli.colours import OTHER, Swatch, assign
+from labelstore.labelmap import location_probabilities
 from labelstore.schema import NO_CLASS, StoreInfo
 
 Box = tuple[float, float, float, float]
@@ -47,7 +48,7 @@ class MapView:
         num_classes
             Number of classes of the annotator, the stored ones included.
         """
-        all_probabilities = location_probabilities(classes, scores, num_classes)
+        all_probabilities = location_probabilities(classes, scores.astype(np.float64), num_classes)
         logits = np.where(classes != NO_CLASS, scores.astype(np.float64), -np.inf)
         rank = logits.argmax(axis=0)[None]
         best = np.take_along_axis(classes, rank, axis=0)[0].astype(np.int64)
@@ -71,22 +72,6 @@ class MapView:
     def swatches(self) -> dict[int, Swatch]:
         """Letters and colours of the classes with the largest shares; the rest is `OTHER`."""
         return assign([c for c, _ in self.shares])
-
-
-def location_probabilities(classes: NDArray[np.uint16], scores: NDArray[np.float32], num_classes: int) -> NDArray[np.float64]:
-    """Return the softmax probabilities of a map's stored classes, float64 ``[K, H, W]``, 0 where none is stored.
-
-    Parameters are `MapView.from_map`'s: the classes that are not stored take part with logit 0.
-    """
-    known = classes != NO_CLASS
-    logits = np.where(known, scores.astype(np.float64), -np.inf)
-    top = logits.max(axis=0)
-    absent = np.maximum(num_classes - known.sum(axis=0), 0)
-    # The shift is the largest logit that takes part, so no term overflows and one of them is 1.
-    shift = np.where(absent > 0, np.maximum(top, 0.0), top)
-    terms = np.exp(logits - shift)
-    found: NDArray[np.float64] = terms / (terms.sum(axis=0) + absent * np.exp(-np.maximum(shift, 0.0)))
-    return found
 
 
 def _shares(best: NDArray[np.int64]) -> tuple[tuple[int, float], ...]:

@@ -11,7 +11,7 @@ from labelstore.schema import NO_CLASS
 from labelstore.survey import Survey
 
 SHOWN = 0.1
-"""A class is in an image when it is the best one in at least such a share of the map's locations."""
+"""A class is in an image when it is the best one, and surely (`labelstore.survey.SURE`), in such a share of the locations."""
 
 
 @dataclass(frozen=True)

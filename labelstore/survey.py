@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 
 from labelstore.agreement import own_classes, target_classes
 from labelstore.boxes import WHOLE_IMAGE
+from labelstore.labelmap import location_probabilities
 from labelstore.reader import LabelMapReader
 from labelstore.schema import NO_CLASS
 
 PRESENT = 6
 """Classes kept of an image: those that are the best one at most locations."""
+SURE = 0.3
+"""The least probability with which a location counts for its best class: below it no class is there."""
 MOST_ROWS = 2**23
 """Rows of a survey at most: 30 bytes each."""
 _SHARE_LEVELS = 255
@@ -42,8 +45,8 @@ class Survey:
     entropy
         float16 ``[N]``: of the whole image's soft label, in nats.
     present, shares
-        uint16, uint8 ``[N, PRESENT]``: the classes that are the best one somewhere, by the share of such locations (of 255),
-        largest first; 65535 and 0 where there are fewer.
+        uint16, uint8 ``[N, PRESENT]``: the classes that are the best one somewhere, with a probability of `SURE` or more, by the
+        share of such locations (of 255), largest first; 65535 and 0 where there are fewer.
     """
 
     def __init__(self, reader: LabelMapReader) -> None:
@@ -69,7 +72,9 @@ class Survey:
         self.entropy[rows] = entropy(soft)
         own = self.own[rows]
         self.own_probability[rows] = np.where(own >= 0, soft[np.arange(len(rows)), np.maximum(own, 0)], np.nan)
-        self.present[rows], self.shares[rows] = present_classes(reader.read(rows).classes[:, 0])
+        maps = reader.read(rows)
+        sure = location_probabilities(maps.classes, maps.scores, self.num_classes)[:, 0] >= SURE
+        self.present[rows], self.shares[rows] = present_classes(np.where(sure, maps.classes[:, 0], np.uint16(NO_CLASS)))
         self.known[rows] = True
 
     def has_class(self, chosen: int, share: float = 0.0) -> NDArray[np.bool_]:
@@ -108,7 +113,7 @@ def entropy(soft: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def present_classes(best: NDArray[np.uint16]) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
-    """Return of maps' best classes ``[B, H, W]`` the most frequent ones and their shares; see `Survey`."""
+    """Return of best classes ``[B, H, W]`` (65535: none) the most frequent ones and their shares; see `Survey`."""
     count, locations = len(best), best[0].size
     keys = (np.arange(count, dtype=np.int64)[:, None] << 16) | best.reshape(count, -1)
     found, times = np.unique(keys, return_counts=True)

@@ -11,10 +11,11 @@ from starlette.responses import Response
 
 from labelstore.boxes import WHOLE_IMAGE
 from labelstore.cli.colours import OTHER, Swatch, css
-from labelstore.cli.mapview import MapView, class_name, label_as_json, location_probabilities
+from labelstore.cli.mapview import MapView, class_name, label_as_json
 from labelstore.cli.web.endpoints import JSON, NPY, NPZ, RAW, Call, Endpoint, as_json, tagged
 from labelstore.cli.web.parameters import Parameter, RequestError
 from labelstore.cli.web.site import Site
+from labelstore.labelmap import location_probabilities
 from labelstore.random_crops import random_boxes
 from labelstore.schema import NO_CLASS, Status
 

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from labelstore.cli.mapview import class_name
 from labelstore.cli.web.surveying import Surveyor
 from labelstore.pipelines.photographs import Photographs
 from labelstore.reader import LabelMapReader
@@ -127,7 +128,8 @@ class Site:
         names = self.info.target_names
         own = int(self.surveyor.survey.own[row]) if row < len(self.surveyor.survey) else -1
         name = names[number] if names and number < len(names) else str(number)
-        return {"label": number, "name": name, "class": own if own >= 0 else None}
+        known = class_name(own, self.info.class_names) if own >= 0 else None
+        return {"label": number, "name": name, "class": own if own >= 0 else None, "class_name": known}
 
     def _row_at(self, place: int) -> int:
         extent = bisect_right(self._starts, place) - 1

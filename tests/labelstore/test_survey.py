@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from labelstore.cli.mapview import MapView
 from labelstore.reader import LabelMapReader
 from labelstore.schema import NO_CLASS
 from labelstore.statistics import class_facts, confusions, images_by_class, overview, together
-from labelstore.survey import PRESENT, Survey, entropy, present_classes
+from labelstore.survey import PRESENT, SURE, Survey, entropy, present_classes
 
 
 @pytest.fixture(params=["picture_store", "spectral_store"])
@@ -34,7 +35,8 @@ def test_columns_are_what_the_reader_says_of_each_image(surveyed):
         assert survey.best_probability[row] == pytest.approx(soft.max(), rel=1e-3)
         assert survey.own_probability[row] == pytest.approx(soft[survey.own[row]], rel=1e-2, abs=1e-6)
         assert survey.entropy[row] == pytest.approx(-sum(p * np.log(p) for p in soft if p), rel=1e-2, abs=1e-3)
-        shares = Counter(reader[row].classes[0].ravel().tolist())
+        view = MapView.from_map(reader[row].classes, reader[row].scores, reader.num_classes)
+        shares = Counter(view.best[view.probability >= SURE].tolist())
         found = dict(zip(survey.present[row].tolist(), survey.shares[row].tolist(), strict=True))
         assert {
             number: int(np.ceil(count / 49 * 255)) for number, count in shares.most_common(PRESENT)

@@ -101,7 +101,7 @@ def test_a_map_has_classes_probabilities_names_and_colours(either):
     assert np.array(found["map"]["probabilities"]).sum(axis=0).max() <= 1.001
     assert found["map"]["names"][str(int(stored.classes[0, 0, 0]))] == "blue"
     assert found["swatches"][str(int(stored.classes[0, 0, 0]))]["colour"].startswith("#")
-    assert found["target"] == {"label": 0, "name": "blue", "class": 4}
+    assert found["target"] == {"label": 0, "name": "blue", "class": 4, "class_name": "blue"}
     assert found["whole"][0]["class"] == int(either.site.reader.pool([TWO], [WHOLE]).argmax())
 
 
