@@ -45,7 +45,7 @@ class Survey:
     entropy
         float16 ``[N]``: of the whole image's soft label, in nats.
     present, shares
-        uint16, uint8 ``[N, PRESENT]``: the classes that are the best one somewhere, with a probability of `SURE` or more, by the
+        uint16, uint8 ``[N, PRESENT]``: the classes that are the best one somewhere, surely (`SURE`), by the
         share of such locations (of 255), largest first; 65535 and 0 where there are fewer.
     """
 
