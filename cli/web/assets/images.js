@@ -123,16 +123,23 @@ function makeForm(parameters, maps, changed) {
     h("input", { type: "hidden", name: "share", value: parameters.share ?? "" }),
     h("button", { type: "button", class: "quiet", on: { click: () => clear() } }, "Clear"),
   );
+  let last = JSON.stringify(given());
+  function given() {
+    return Object.fromEntries([...new FormData(form)].filter(([name, value]) => value && name !== "maps"));
+  }
   function read() {
-    const given = Object.fromEntries([...new FormData(form)].filter(([name, value]) => value && name !== "maps"));
-    changed(given);
+    // A field that is left tells of its change once more, between the press and the release of a click elsewhere.
+    const now = JSON.stringify(given());
+    if (now === last || !form.isConnected) return;
+    last = now;
+    changed(given());
   }
   function clear() {
     for (const input of form.elements) {
       if (input.type === "checkbox") input.checked = input === maps && maps.checked;
       else input.value = "";
     }
-    changed({});
+    read();
   }
   const later = quiet(200, read);
   return form;

@@ -116,6 +116,14 @@ def test_searching_by_id_and_by_class_name(opened, viewed):
     eventually(tab, "document.querySelector('.summary').textContent === '21 images'")
 
 
+def test_a_click_right_after_typing_is_not_lost(opened, viewed):
+    tab = opened(viewed)
+    tab.get_by_label("Search").press_sequentially("green/4")
+    eventually(tab, "document.querySelector('.summary').textContent === '1 image'")
+    tab.locator(".cell a").click()
+    tab.locator("h1", has_text="green/4.png").wait_for()
+
+
 def test_filters_leave_what_the_api_says(opened, viewed, viewed_partial):
     tab = opened(viewed, "/?q=nothing-like-it")
     assert tab.locator(".summary").inner_text() == "0 images"
