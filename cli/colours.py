@@ -1,4 +1,6 @@
-"""Colours for the classes of one image: a palette that colour-blind readers can tell apart, and text colours on it.
+"""Colours for classes, alike in the terminal, in pictures and in the viewer.
+
+A palette that colour-blind readers can tell apart, and text colours on it.
 
 The first seven entries are Okabe and Ito's (Color Universal Design, 2008) without their black, which vanishes on a dark
 terminal; the eighth is the wine red of Paul Tol's *muted* scheme. Letters go with the colours, so that nothing depends
@@ -25,6 +27,7 @@ PALETTE: tuple[RGB, ...] = (
     (86, 180, 233),  # sky blue
     (213, 94, 0),  # vermilion
 )
+_LETTERS = "ABCDEFGH"
 
 
 @dataclass(frozen=True)
@@ -47,17 +50,31 @@ OTHER = Swatch("·", (195, 195, 195))
 def assign(classes: Sequence[int]) -> dict[int, Swatch]:
     """Give letters and colours to the classes of one image.
 
+    A class has its own place in the palette, so that it looks the same in every image; where a class with a larger share has
+    that colour already, it takes the next one that is free.
+
     Parameters
     ----------
     classes
-        Class numbers, the one with the largest share first.
+        Class numbers, each once, the one with the largest share first.
 
     Returns
     -------
     dict
         The first ``len(PALETTE)`` classes' swatches, A onwards; every class that is not in it is `OTHER`.
     """
-    return {c: Swatch(chr(ord("A") + i), colour) for i, (c, colour) in enumerate(zip(classes, PALETTE, strict=False))}
+    free = list(range(len(PALETTE)))
+    found = {}
+    for letter, chosen in zip(_LETTERS, classes, strict=False):
+        place = min(free, key=lambda place: (place - chosen) % len(PALETTE))
+        free.remove(place)
+        found[chosen] = Swatch(letter, PALETTE[place])
+    return found
+
+
+def css(colour: RGB) -> str:
+    """Write a colour as CSS does: ``#0072b2``."""
+    return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
 def text_on(colour: RGB) -> RGB:

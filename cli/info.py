@@ -73,7 +73,8 @@ def _show(reader: LabelMapReader, store: str, counts: StoreCounts) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")  # a path is shown whole
-    for name, value in _facts(reader.info, store, counts, _agreement(reader)):
+    facts = [*facts_of(reader.info, store, counts), ("agreement", _agreement_in_words(_agreement(reader)))]
+    for name, value in facts:
         table.add_row(Text(name, style="bold"), Text(value[:_MOST_CHARACTERS]))  # Text: names in it may look like markup
     console.print(table)
     for image_id, reason in failures_of(reader, _SHOWN_FAILURES):
@@ -85,7 +86,8 @@ def _show(reader: LabelMapReader, store: str, counts: StoreCounts) -> None:
         console.print(f"{counts.pending} rows are pending: run annotate again to make them.", highlight=False)
 
 
-def _facts(info: StoreInfo, store: str, counts: StoreCounts, agreement: Agreement | str | None) -> list[tuple[str, str]]:
+def facts_of(info: StoreInfo, store: str, counts: StoreCounts) -> list[tuple[str, str]]:
+    """Return what the store says of itself, as (name, value) in words."""
     annotator, (height, width) = info.annotator, info.map_size
     a_map = f", {counts.bytes_a_map:,.0f} bytes a map" if counts.bytes_a_map else ""
     return [
@@ -101,7 +103,6 @@ def _facts(info: StoreInfo, store: str, counts: StoreCounts, agreement: Agreemen
         ("images' root", ", ".join(dict.fromkeys(extent.images_root or "not recorded" for extent in info.all_extents))),
         ("EXIF rotation", info.exif),
         ("labels", f"{len(info.target_names):,} classes by name" if info.target_names else "no names"),
-        ("agreement", _agreement_in_words(agreement)),
         ("shards", f"{info.num_shards:,} of {info.shard_size:,} rows"),
         ("made", info.created),
         ("with", ", ".join(f"{name} {number}" for name, number in info.versions.items())),

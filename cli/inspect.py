@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from labelstore.boxes import WHOLE_IMAGE, check_boxes
-from labelstore.cli.mapview import Box, MapView, class_name, top_classes
+from labelstore.cli.mapview import Box, MapView, label_as_json
 from labelstore.cli.terminal import map_cells, side_by_side, soft_label_table
 from labelstore.errors import BoxError, ImageDecodeError, ImagesError
 from labelstore.labelmap import LabelMap
@@ -113,22 +113,10 @@ def _show(reader: LabelMapReader, found: Inspected, top: int) -> None:
 
 
 def _as_json(reader: LabelMapReader, found: Inspected, top: int) -> dict[str, Any]:
-    def label(soft: NDArray[np.float32]) -> list[dict[str, Any]]:
-        ids = reader.info.class_ids
-        return [
-            {
-                "class": number,
-                "name": class_name(number, reader.class_names),
-                **({"id": ids[number]} if ids else {}),
-                "probability": round(share, 6),
-            }
-            for number, share in top_classes(soft, top)
-        ]
-
     return {
         "image_id": found.image_id,
-        "whole": label(found.whole),
-        **({} if found.boxed is None else {"box": found.box, "boxed": label(found.boxed)}),
+        "whole": label_as_json(found.whole, top, reader.info),
+        **({} if found.boxed is None else {"box": found.box, "boxed": label_as_json(found.boxed, top, reader.info)}),
         "map": {
             "classes": found.label_map.classes.tolist(),
             "scores": [[[round(float(s), 4) for s in row] for row in rank] for rank in found.label_map.scores],

@@ -18,6 +18,7 @@ _COMMANDS = {
     "annotate": "Make the label maps of all images below a folder.",
     "info": "Sum a store up: rows, size, annotator, versions.",
     "inspect": "Show an image's label map and soft labels.",
+    "view": "Look at images, maps and soft labels in a browser; HTTP API.",
     "evaluate": "Hold labels against multi-labels, and a classifier against either.",
     "verify": "Check every byte of a store, and every value.",
     "repair": "Set what is damaged back to pending, for annotate to make again.",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.cli.colours import OTHER, Swatch, assign
-
-NO_CLASS = 65535  # the stored arrays' fill value
+from labelstore.labelmap import location_probabilities
+from labelstore.schema import NO_CLASS, StoreInfo
 
 Box = tuple[float, float, float, float]
 
@@ -47,16 +48,11 @@ class MapView:
         num_classes
             Number of classes of the annotator, the stored ones included.
         """
-        known = classes != NO_CLASS
-        logits = np.where(known, scores.astype(np.float64), -np.inf)
+        all_probabilities = location_probabilities(classes, scores.astype(np.float64), num_classes)
+        logits = np.where(classes != NO_CLASS, scores.astype(np.float64), -np.inf)
         rank = logits.argmax(axis=0)[None]
         best = np.take_along_axis(classes, rank, axis=0)[0].astype(np.int64)
-        top = np.take_along_axis(logits, rank, axis=0)[0]
-        absent = np.maximum(num_classes - known.sum(axis=0), 0)
-        # The shift is the largest logit that takes part, so no term overflows and one of them is 1.
-        shift = np.where(absent > 0, np.maximum(top, 0.0), top)
-        total = np.exp(logits - shift).sum(axis=0) + absent * np.exp(-np.maximum(shift, 0.0))
-        return cls(best, np.exp(top - shift) / total, _shares(best))
+        return cls(best, np.take_along_axis(all_probabilities, rank, axis=0)[0], _shares(best))
 
     @property
     def height(self) -> int:
@@ -67,6 +63,11 @@ class MapView:
     def width(self) -> int:
         """Number of columns of locations."""
         return int(self.best.shape[1])
+
+    @property
+    def opacity(self) -> NDArray[np.float64]:
+        """float64 ``[H, W]``: how strongly a location's colour covers the photograph: the surer, the stronger."""
+        return 0.3 + 0.45 * self.probability
 
     def swatches(self) -> dict[int, Swatch]:
         """Letters and colours of the classes with the largest shares; the rest is `OTHER`."""
@@ -112,6 +113,19 @@ def top_classes(soft: NDArray[np.float32], top: int) -> list[tuple[int, float]]:
     """List the `top` classes of a soft label ``[C]`` with their probabilities, highest first, ties by lower class."""
     order = np.argsort(-soft, kind="stable")[: max(top, 0)]
     return [(int(c), float(soft[c])) for c in order]
+
+
+def label_as_json(soft: NDArray[np.float32], top: int, info: StoreInfo) -> list[dict[str, Any]]:
+    """Return the `top` classes of a soft label ``[C]`` as JSON has them: number, name, stable id, probability."""
+    return [
+        {
+            "class": number,
+            "name": class_name(number, info.class_names),
+            **({"id": info.class_ids[number]} if info.class_ids else {}),
+            "probability": round(share, 6),
+        }
+        for number, share in top_classes(soft, top)
+    ]
 
 
 def percent(fraction: float) -> str:

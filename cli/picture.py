@@ -165,7 +165,7 @@ def overlay(photo: Image.Image, view: MapView, box: Box | None = None) -> Image.
     # The photograph loses most of its own colour, or green grass would read as a green class.
     grey = np.asarray(photo.convert("L"), np.float32)[..., None]
     base = 0.3 * np.asarray(photo, np.float32) + 0.7 * grey
-    opacity = (0.3 + 0.45 * view.probability[rows[:, None], columns[None, :]])[..., None].astype(np.float32)
+    opacity = view.opacity[rows[:, None], columns[None, :]][..., None].astype(np.float32)
     mixed = base + opacity * (colours - base)
     cell = min(photo.width / view.width, photo.height / view.height)
     mixed[_borders(best, min(2, int(cell // 8)))] = WHITE

@@ -70,6 +70,6 @@ def target_classes(info: StoreInfo) -> NDArray[np.int64] | None:
 
 
 def own_classes(labels: NDArray[np.int32], classes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the store's class of each of the images' labels; -1 for none. ``classes`` as `target_classes` gives them."""
+    """Return the store's class of each label ``[N]``, -1 where there is none; ``classes`` are those of `target_classes`."""
     known = (labels >= 0) & (labels < len(classes))
     return np.where(known, classes[np.where(known, labels, 0)], -1)

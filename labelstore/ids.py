@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from labelstore.errors import DamagedError, UnknownIdError
 
+_BLOCK = 2**16
 LONGEST_COMPARED = 1024
 """Comparing texts takes time that grows with the square of their length."""
 
@@ -40,6 +41,10 @@ class IdTable(Sequence[str]):
     @abstractmethod
     def similar(self, key: str, most: int = 3) -> list[str]:
         """Return ids that somebody may have meant: the same file name elsewhere first, then near matches."""
+
+    @abstractmethod
+    def blocks(self) -> Iterator[tuple[int, NDArray[np.bytes_]]]:
+        """Yield all ids as stored, in blocks of rows, each with its first row."""
 
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and bool(self.find([key])[1][0])
@@ -115,6 +120,11 @@ class ImageIds(IdTable):
     def __iter__(self) -> Iterator[str]:
         return map(self._text, self._bytes)
 
+    def blocks(self) -> Iterator[tuple[int, NDArray[np.bytes_]]]:
+        """See `IdTable.blocks`."""
+        for start in range(0, self._count, _BLOCK):
+            yield start, self._bytes[start : start + _BLOCK]
+
     def row(self, key: str) -> int:
         """Return the row of one id; as `rows`, a hundred times a millisecond faster for one."""
         try:
@@ -131,7 +141,7 @@ class ImageIds(IdTable):
         if max(len(key), self._width) > LONGEST_COMPARED:
             return []
         name = key.rsplit("/", 1)[-1]
-        stem = name.rsplit(".", 1)[0].lower().encode()
+        stem = name.rsplit(".", 1)[0].lower().encode(errors="replace")
         # A million ids are too many for difflib: let NumPy pick those that hold the name, else the neighbours in order.
         holds = np.flatnonzero(np.char.find(np.char.lower(self._bytes), stem) >= 0) if stem else np.empty(0, np.intp)
         place = int(np.searchsorted(self._sorted, np.bytes_(key.encode(errors="replace"))))

@@ -66,6 +66,11 @@ class IdsOnDisk(IdTable):
             rows = min(size, len(self) - shard * size)
             yield from map(self._text, itertools.chain(ids, itertools.repeat(b"", rows - len(ids))))
 
+    def blocks(self) -> Iterator[tuple[int, NDArray[np.bytes_]]]:
+        """See `labelstore.ids.IdTable.blocks`; a shard each, none of them kept."""
+        for shard in range(self._info.num_shards):
+            yield shard * self._info.shard_size, self._read(shard)
+
     def find(self, keys: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """See `labelstore.ids.IdTable.find`."""
         rows = np.zeros(len(keys), np.int64)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch.nn.functional import interpolate
 
 from labelstore.pipelines.annotators.spec import Preprocessing
 
@@ -24,6 +22,9 @@ def squash(image: Image.Image, how: Preprocessing) -> NDArray[np.uint8]:
     size = (how.input_size, how.input_size)
     if how.interpolation not in _TORCHS or image.width * image.height > LARGE:
         return np.asarray(image.resize(size, Image.Resampling[how.interpolation.upper()]))
+    import torch  # what shows images decodes them without it
+    from torch.nn.functional import interpolate
+
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
     found: NDArray[np.uint8] = interpolate(pixels, size, mode=how.interpolation, antialias=True)[0].permute(1, 2, 0).numpy()
     return found
@@ -31,4 +32,6 @@ def squash(image: Image.Image, how: Preprocessing) -> NDArray[np.uint8]:
 
 def one_core() -> None:
     """Let the calling thread's torch operations use no other threads."""
+    import torch
+
     torch.set_num_threads(1)

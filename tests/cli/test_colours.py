@@ -6,8 +6,10 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from labelstore.cli.colours import BLACK, OTHER, PALETTE, RGB, WHITE, assign, contrast, text_on
+from labelstore.cli.colours import BLACK, OTHER, PALETTE, RGB, WHITE, Swatch, assign, contrast, css, text_on
 
 # Machado, Oliveira and Fernandes (2009), severity 1, on linear RGB.
 VISION = {
@@ -48,9 +50,25 @@ def test_contrast_of_black_and_white_is_21_either_way():
     assert contrast(BLACK, WHITE) == contrast(WHITE, BLACK) == pytest.approx(21)
 
 
-def test_letters_and_colours_go_by_order_and_the_rest_has_none():
+def test_letters_go_by_order_and_the_rest_has_none():
     swatches = assign(range(100, 120))
     assert [s.letter for s in swatches.values()] == list("ABCDEFGH")
     assert list(swatches) == list(range(100, 108))
-    assert [s.colour for s in swatches.values()] == list(PALETTE)
     assert assign([]) == {}
+
+
+def test_a_class_has_the_same_colour_in_every_image():
+    assert {assign([281, *others])[281].colour for others in ([], [5], [289], [282, 1, 504])} == {PALETTE[281 % 8]}
+    assert assign([7, 281])[281] == Swatch("B", PALETTE[1])
+
+
+@given(st.lists(st.integers(0, 65534), unique=True, max_size=12))
+def test_no_two_classes_of_an_image_have_the_same_colour(classes):
+    swatches = assign(classes)
+    assert len({swatch.colour for swatch in swatches.values()}) == len(swatches) == min(len(classes), len(PALETTE))
+    if len({number % len(PALETTE) for number in classes}) == len(classes):
+        assert all(swatch.colour == PALETTE[number % len(PALETTE)] for number, swatch in swatches.items())
+
+
+def test_a_colour_as_css_writes_it():
+    assert css((0, 114, 178)) == "#0072b2"

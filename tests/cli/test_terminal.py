@@ -188,7 +188,7 @@ def test_bars_take_the_maps_colours():
     view = view_of([[3, 3, 1]])
     text = coloured(soft_label_table("x", np.array([0, 0.4, 0, 0.6], np.float32), None, 2, view.swatches()))
     first, second = text.splitlines()[1:3]
-    assert "38;2;0;114;178" in first
+    assert "38;2;204;121;167" in first
     assert "38;2;230;159;0" in second
 
 

@@ -34,6 +34,11 @@ def test_ids_that_cannot_be_stored_are_not_there(key):
     assert key not in ImageIds(pack_ids(["a", "b", "cc"]), "here")
 
 
+def test_an_id_that_is_no_text_is_unknown():
+    with pytest.raises(UnknownIdError, match="no image id"):
+        ImageIds(pack_ids(["a", "b"]), "here").rows(["\ud800.png"])
+
+
 def test_similar_ids_are_suggested():
     ids = ImageIds(pack_ids(sorted(f"n{folder:03}/{name}.JPEG" for folder in range(200) for name in range(50))), "here")
     assert "n007/13.JPEG" in ids.similar("n007/13.jpeg")

@@ -1,0 +1,82 @@
+"""The survey of a store that is served: made beside the answers, looked at on the way."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelstore.errors import LabelStoreError
+from labelstore.reader import LabelMapReader
+from labelstore.schema import Status
+from labelstore.survey import Survey
+
+_BATCH = 128
+_AGAIN = 15.0
+"""Seconds until rows that were pending are looked for again."""
+_NICE = 10
+
+
+class Surveyor:
+    """A thread that surveys a store, and goes on while rows become done.
+
+    Attributes
+    ----------
+    survey
+        What is known so far.
+    version
+        A number that changes when more is known.
+    damaged
+        Messages of rows that cannot be read, by row.
+    """
+
+    def __init__(self, reader: LabelMapReader) -> None:
+        self.survey = Survey(reader)
+        self.version = 0
+        self.damaged: dict[int, str] = {}
+        self.finished = threading.Event()
+        self._reader, self._stop = reader, threading.Event()
+        self._thread = threading.Thread(target=self._run, name="survey", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, soon."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    @property
+    def looked_at(self) -> int:
+        """How many rows are known."""
+        return int(np.count_nonzero(self.survey.known))
+
+    def _run(self) -> None:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)  # of this thread alone, on Linux
+        while not self._stop.is_set():
+            status = self._reader.status()[: len(self.survey)]
+            rows = np.flatnonzero((status == Status.DONE) & ~self.survey.known)
+            for start in range(0, len(rows), _BATCH):
+                if self._stop.is_set():
+                    return
+                self._look_at(rows[start : start + _BATCH])
+            self.finished.set()
+            if not (status == Status.PENDING).any():
+                return
+            self._stop.wait(_AGAIN)
+
+    def _look_at(self, rows: NDArray[np.int64]) -> None:
+        try:
+            self.survey.add(self._reader, rows)
+        except LabelStoreError as error:
+            if len(rows) == 1:
+                self.damaged[int(rows[0])] = str(error)
+                return
+            for row in rows:
+                if int(row) not in self.damaged:
+                    self._look_at(np.array([row]))
+        self.version += 1
