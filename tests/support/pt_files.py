@@ -26,3 +26,8 @@ def write_folder(root: Path, tensors: torch.Tensor | None = None, ids: tuple[str
         file.parent.mkdir(parents=True, exist_ok=True)
         torch.save(tensor.clone(), file)
     return root
+
+
+def read_folder(root: Path) -> torch.Tensor:
+    """All files' tensors, in order of their names."""
+    return torch.stack([torch.load(file, weights_only=True) for file in sorted(root.rglob("*.pt"))])
