@@ -263,6 +263,7 @@ def test_choices_must_fit(ids, tmp_path):
         run(logits, tmp_path / "s.zarr", ids=ids, top_k=13, encoding=EncodingChoice("topk"))
 
 
+@pytest.mark.slow
 def test_workers_make_the_same_store(ids, tmp_path):
     path = save(tmp_path / "maps.npz", listed())
     run(path, tmp_path / "serial.zarr", ids=ids, num_classes=CLASSES)

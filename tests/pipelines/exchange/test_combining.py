@@ -213,6 +213,7 @@ def test_a_subset_goes_on_where_it_was_interrupted(store, tmp_path, monkeypatch)
         subset(store, tmp_path / "s.zarr", "*[0-5].png")
 
 
+@pytest.mark.slow
 def test_workers_make_the_same_store(store, tmp_path):
     subset(store, tmp_path / "serial.zarr", "*[0-4].png")
     workers = replace(SERIAL, workers=1)

@@ -151,6 +151,7 @@ def test_a_conversion_goes_on_and_takes_no_other_store(topk, tmp_path):
         convert(topk, tmp_path / "s.zarr", EncodingChoice("spectral", patterns=2))
 
 
+@pytest.mark.slow
 def test_workers_make_the_same_store(topk, tmp_path):
     convert(topk, tmp_path / "serial.zarr", SPECTRAL)
     convert(topk, tmp_path / "workers.zarr", SPECTRAL, resources=replace(SERIAL, workers=1))

@@ -294,12 +294,9 @@ def test_workers_make_the_same_store(tmp_path):
     workers = replace(SERIAL, workers=2)
     assert run(root, tmp_path / "workers.zarr", resources=workers).counts.done == 120
     assert store_contents(tmp_path / "serial.zarr") == store_contents(tmp_path / "workers.zarr")
-    torch.save({"a": 1}, root / "b" / "077.pt")
-    shutil.rmtree(tmp_path / "workers.zarr")
-    with pytest.raises(MapsError, match=r"b/077\.pt: expected a tensor, got a dict"):
-        run(root, tmp_path / "workers.zarr", resources=workers)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_again_and_again_ends_the_run_in_words(tmp_path, monkeypatch):
     root = write_folder(tmp_path / "maps")
     monkeypatch.setattr("labelstore.pipelines.exchange.transfer.TRANSFERRING", DEADLY)
