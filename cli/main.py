@@ -19,6 +19,7 @@ _COMMANDS = {
     "info": "Sum a store up: rows, size, annotator, versions.",
     "inspect": "Show an image's label map and soft labels.",
     "view": "Look at images, maps and soft labels in a browser; HTTP API.",
+    "report": "Report what the maps say of the data set: one HTML file, one list.",
     "verify": "Check every byte of a store, and every value.",
     "repair": "Set what is damaged back to pending, for annotate to make again.",
     "models": "List the annotators by name: input size, classes, map size.",
