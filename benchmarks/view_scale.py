@@ -3,7 +3,7 @@
 The server runs as its users run it, in a process of its own, while the survey of all maps goes on beside the answers; and once
 more when it is done.
 
-python benchmarks/view_scale.py --store big.zarr [--rounds 15] [--labels-store STORE]
+python benchmarks/view_scale.py --store big.zarr [--rounds 15]
 """
 
 from __future__ import annotations
@@ -14,14 +14,19 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import numpy as np
-from measuring import Line, arguments, report, single, spread
+from measuring import Line, arguments, ratios, report, single, spread
+from numpy.typing import NDArray
+
+from labelstore import LabelMapReader
 
 BATCH = 256
 SEARCHES = "n01440764", "jpeg", "tench", "_1", "zzz", "cat", "n02124075_12"
@@ -32,7 +37,7 @@ class Server:
     """A running server, and one connection to it."""
 
     def __init__(self, process: subprocess.Popen[str], url: str) -> None:
-        self.process = process
+        self.process, self.url = process, url
         self._connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
 
     def ask(self, path: str, body: bytes | None = None) -> bytes:
@@ -88,19 +93,34 @@ def searching(server: Server, rounds: int) -> list[float]:
     return found
 
 
-def pooling(server: Server, rows: int, rounds: int) -> dict[str, list[float]]:
-    """Soft labels a second of batches, by the form of the answer; over one connection, one request after the other."""
-    rng = np.random.default_rng(0)
+def pooling(server: Server, store: Path, rows: int, rounds: int) -> dict[str, list[float]]:
+    """Soft labels a second of batches, by way: one request after the other, two at a time, and the reader in this process."""
+    rng, reader = np.random.default_rng(0), LabelMapReader(store)
+    clients = [server, Server(server.process, server.url)]
     found: dict[str, list[float]] = {}
     for _ in range(rounds):
-        for form in ("raw", "npy", "json"):
-            bodies = []
-            for _ in range(8):
-                corners = np.sort(rng.random((BATCH, 2, 2)), axis=1).reshape(BATCH, 4) * 0.9 + [0, 0, 0.1, 0.1]
-                chosen = rng.integers(0, rows, BATCH)
-                bodies.append(json.dumps({"rows": chosen.tolist(), "boxes": corners.round(5).tolist()}).encode())
-            seconds = sum(server.seconds(f"/api/pool?format={form}", body) for body in bodies)
-            found.setdefault(form, []).append(len(bodies) * BATCH / seconds)
+        chosen = rng.integers(0, rows, (8, BATCH))
+        boxes = (np.sort(rng.random((8, BATCH, 2, 2)), axis=2).reshape(8, BATCH, 4) * 0.9 + [0, 0, 0.1, 0.1]).round(5)
+        bodies = [json.dumps({"rows": r, "boxes": b}).encode() for r, b in zip(chosen.tolist(), boxes.tolist(), strict=True)]
+
+        def ask(client: Server, form: str, some: list[bytes]) -> None:
+            for body in some:
+                client.ask(f"/api/pool?format={form}", body)
+
+        def at_once(bodies: list[bytes] = bodies) -> None:
+            with ThreadPoolExecutor(2) as threads:
+                list(threads.map(ask, clients, ["raw", "raw"], [bodies[:4], bodies[4:]]))
+
+        def here(chosen: NDArray[Any] = chosen, boxes: NDArray[Any] = boxes) -> None:
+            for some, theirs in zip(chosen, boxes, strict=True):
+                reader.pool(some, theirs)
+
+        ways: dict[str, Callable[[], object]] = {"two at once": at_once, "reader": here}
+        ways |= {form: partial(ask, server, form, bodies) for form in ("raw", "npy", "json")}
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            found.setdefault(name, []).append(chosen.size / (time.perf_counter() - start))
     return found
 
 
@@ -135,7 +155,7 @@ def main() -> None:
         survey = wait(server)
         after = searching(server, options.rounds)
         still = one_box(server, rows, options.rounds)
-        labels = pooling(server, rows, options.rounds)
+        labels = pooling(server, options.store, rows, options.rounds)
         memory = server.resident_bytes()
     lines = [
         Line("start of the command to its first answer", single(opening), " s"),
@@ -145,8 +165,10 @@ def main() -> None:
         Line("a box is moved, while maps are looked at", spread(1000 * np.array(dragging)), " ms", most=20),
         Line("a box is moved", spread(1000 * np.array(still)), " ms", most=20),
         Line("soft labels a second, raw", spread(labels["raw"]), "", least=20_000),
+        Line("soft labels a second, raw, two requests at once", spread(labels["two at once"]), "", least=20_000),
         Line("soft labels a second, npy", spread(labels["npy"]), "", least=20_000),
         Line("soft labels a second, JSON of the best five", spread(labels["json"]), ""),
+        Line("raw, two at once / the reader in this process", ratios(labels["two at once"], labels["reader"])),
         Line("all maps looked at after", single(survey), " s"),
         Line("most memory of the server (resident)", single(memory / 1e6), " MB", most=500),
     ]

@@ -144,7 +144,7 @@ def one_row(call: Call) -> int:
 
 
 ONE_ROW = (
-    Parameter("id", "string", "The image id.", most=65536),
+    Parameter("id", "string", "The image id.", most=4096),
     Parameter("row", "integer", "The image's row, instead.", least=0, most=2**48),
 )
 

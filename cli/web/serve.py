@@ -70,7 +70,7 @@ def make_server(site: Site, rules: Rules) -> uvicorn.Server:
     """Return a server of a site, not running."""
     config = uvicorn.Config(
         make_app(site, rules),
-        log_level="warning",
+        log_level="error",
         access_log=False,
         server_header=False,
         proxy_headers=False,
