@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
 
 
 def main() -> None:
-    from hostile_requests import SECRET, lay_out, requests, send
+    from hostile_requests import SECRET, lay_out, requests, send_all
     from runs import SERIAL
 
     from labelstore.cli.web.guard import Rules
@@ -40,8 +40,8 @@ def main() -> None:
         site = Site(store)
         with serving(site, Rules(rate=1e6, burst=1e6)) as url:
             start = time.perf_counter()
-            for request in requests(options.seed, options.requests, [*site.reader.ids], images):
-                answer = send(url, request)
+            hostile = requests(options.seed, options.requests, [*site.reader.ids], images)
+            for request, answer in send_all(url, hostile):
                 status = re.match(rb"HTTP/1\.1 (\d{3})", answer)
                 answers[status[1].decode() if status else "hung up"] += 1
                 if SECRET in answer or b"root:x:" in answer or (status and int(status[1]) >= 500):

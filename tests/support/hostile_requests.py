@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import random
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -53,16 +55,25 @@ def requests(seed: int, count: int, ids: Sequence[str], images: Path) -> list[by
     return [rng.choice(kinds)(rng, ids, images) for _ in range(count)]
 
 
-def send(url: str, data: bytes) -> bytes:
-    """Send bytes to a server, and return all that it says until it falls silent or hangs up."""
+def send(url: str, data: bytes, patience: float = 1.0) -> bytes:
+    """Send bytes to a server, and return all that it says until it hangs up or has been silent for some seconds."""
     place = urlsplit(url)
     found = bytearray()
-    with socket.create_connection((place.hostname, place.port), timeout=10) as connection, suppress(ConnectionError):
+    with (
+        socket.create_connection((place.hostname, place.port), timeout=10) as connection,
+        suppress(ConnectionError, TimeoutError),
+    ):
         connection.sendall(data)
-        connection.shutdown(socket.SHUT_WR)
+        connection.settimeout(patience)
         while part := connection.recv(65536):
             found += part
     return bytes(found)
+
+
+def send_all(url: str, wanted: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """Send requests, some at a time; yield each with what was said to it."""
+    with ThreadPoolExecutor(16) as threads:
+        yield from zip(wanted, threads.map(partial(send, url), wanted), strict=True)
 
 
 def _request(target: str, method: str = "GET", head: str = "Host: 127.0.0.1\r\n", body: bytes = b"") -> bytes:
