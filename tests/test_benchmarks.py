@@ -211,3 +211,17 @@ def test_what_needs_a_gpu_says_so_where_there_is_none(script):
     done = subprocess.run([sys.executable, BENCHMARKS / script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert "no CUDA device: nothing measured" in done.stderr
+
+
+def test_the_viewer_is_measured_on_a_store(tmp_path, dense):
+    run("big_store.py", tmp_path / "b.zarr", "--rows", 1000, "--encoding", "spectral", "--shape", 8, 3, 3, 1, "--dense", dense)
+    out = run("view_scale.py", "--store", tmp_path / "b.zarr", "--rounds", 1, "--json", tmp_path / "v.json")
+    goals = {line["what"]: line["goal"] for line in json.loads((tmp_path / "v.json").read_text())["lines"]}
+    assert goals["soft labels a second, raw"] == ">= 20000"
+    assert goals["a box is moved"] == "<= 20 ms"
+    assert goals["most memory of the server (resident)"] == "<= 500 MB"
+    assert all(what in out for what in goals)
+
+
+def test_hostile_requests_find_nothing():
+    assert "problems: 0" in run("fuzz_view.py", "--requests", 300).splitlines()
