@@ -29,8 +29,9 @@ def joined(children: Iterable[str]) -> Markup:
     return Markup("".join(child if isinstance(child, Markup) else escape(child, quote=False) for child in children))
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:
-    """Return a table; the first column is text, the others are numbers."""
+def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:
+    """Return a table that scrolls by itself; the first column is text, the others are numbers."""
     head = element("thead", element("tr", *(element("th", text, scope="col") for text in heads)))
     body = [element("tr", element("th", row[0], scope="row"), *(element("td", cell) for cell in row[1:])) for row in rows]
-    return element("div", element("table", head, element("tbody", *body)), class_="scroll")
+    named = {"role": "region", "aria_label": caption, "tabindex": "0"}  # for who scrolls by keyboard
+    return element("div", element("table", head, element("tbody", *body)), class_="scroll", **named)

@@ -114,7 +114,7 @@ def _wrong_labels(findings: Findings, photographs: Photographs, examples: int, c
         "is the best one of the whole image, and at least as probable as it is, on average, in images with that label "
         f"(confident learning). {len(suspects.rows):,} maps disagree in all; ranked by margin in {csv_name}.",
         element("div", *shown, class_="gallery"),
-        table(heads, ([str(entry[key]) for key in keys] for entry in listed)),
+        table("Images whose map disagrees with their label", heads, ([str(entry[key]) for key in keys] for entry in listed)),
     )
 
 
@@ -138,6 +138,7 @@ def _together(findings: Findings) -> Markup | None:
         f"Images that show both classes, each in {percent(SHOWN)} of the map or more.",
         image(plots.together_plot(findings), "How many images show both of two classes"),
         table(
+            "Classes that are seen together",
             ["classes", "images"],
             (
                 [f"{_name(findings, one)} and {_name(findings, other)}", f"{images:,}"]
@@ -163,7 +164,7 @@ def _agreement(findings: Findings) -> Markup | None:
         "Agreement by class",
         "The classes whose single labels the maps agree with least, and what the maps say instead.",
         image(plots.agreement_plot(findings), "Agreement of single labels and maps, by class"),
-        table(["single label → the map's best class", "images"], pairs),
+        table("What the maps say instead", ["single label → the map's best class", "images"], pairs),
     )
 
 

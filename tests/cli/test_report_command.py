@@ -10,6 +10,7 @@ import sys
 from html.parser import HTMLParser
 
 import pytest
+from browser import browsing, chromium, tab
 from commands import run_here
 from pictures import paint
 
@@ -115,6 +116,17 @@ def test_what_is_missing_is_named(wrong, tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "pip install 'labelstore[report]'" in done.stderr
+
+
+@pytest.mark.skipif(chromium() is None, reason="no chromium here: apt-get install chromium")
+def test_it_is_readable_for_everybody_and_in_a_narrow_window(wrong, tmp_path):
+    run_here("report", wrong, "--out", tmp_path / "r.html")
+    with browsing() as browser, tab(browser, "file://", viewport={"width": 400, "height": 700}) as page:
+        page.open(str(tmp_path / "r.html"))
+        assert page.serious() == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400
+        assert page.evaluate("[...document.images].every((image) => image.naturalWidth > 0)")
+        assert (page.said, [asked for asked in page.elsewhere if not asked.startswith("data:")]) == ([], [])
 
 
 def test_markup_escapes_texts_and_attributes():
