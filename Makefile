@@ -12,7 +12,7 @@ STAMPS ?= bench-out/stamps/usr/share/tuxpaint/stamps
 TRY_FOLDER ?= /var/tmp/labelstore-image
 TRY_OPTIONS ?=
 
-.PHONY: help demo test lint types test-slow test-gpu examples soak bench bench-scale bench-encodings bench-quality effect effect-full bench-gpu bench-gpu-pooling bench-import bench-remote bench-shards families fuzz lock-image try-image clean
+.PHONY: help demo test lint types test-slow test-gpu examples soak bench bench-scale bench-encodings bench-quality effect effect-full bench-gpu bench-gpu-pooling bench-import bench-remote bench-shards bench-view families fuzz lock-image try-image clean
 
 help:
 	@echo "make demo       annotate sample photographs with a real ImageNet model, and look at one"
@@ -25,7 +25,8 @@ help:
 	@echo "make bench-scale  the reader on stores of ImageNet's size (3 GB)"
 	@echo "make bench-gpu  annotating on a CUDA device, with torch and timm of GPU_PYTHON alone; bench-gpu-pooling: reading there"
 	@echo "make bench-encodings  bytes a map against distance to the annotator, for every encoding"
-	@echo "make fuzz       the reader on 10,000 hostile stores (10 minutes at most)"
+	@echo "make bench-view  the viewer on a store of ImageNet's size: searches, memory, soft labels a second (3 GB)"
+	@echo "make fuzz       the reader on 10,000 hostile stores, the viewer under 10,000 hostile requests (10 minutes at most)"
 	@echo "make families   networks of timm and torchvision as annotators: the tables of docs/annotators.md (10 minutes)"
 	@echo "make bench-import  100,000 files of one map into a store, and into another encoding (1.3 GB of disk; MAPS=FILE.npz)"
 	@echo "make bench-remote  a store behind a slow line; bench-shards: 100,000 shards through Dask (15 minutes, 3 GB in memory)"
@@ -162,6 +163,11 @@ bench-shards: $(VENV)/.test
 	@mkdir -p bench-out
 	$(BIN)/python benchmarks/many_shards.py --folder /dev/shm --json bench-out/many_shards.json
 
+bench-view: $(VENV)/.test
+	@mkdir -p bench-out
+	$(BIN)/python benchmarks/big_store.py bench-out/big.zarr $(if $(MAPS),--maps $(MAPS))
+	$(BIN)/python benchmarks/view_scale.py --store bench-out/big.zarr --json bench-out/view_scale.json
+
 # Of maps in a file, or made here by a model that the environment has.
 bench-gpu-pooling: $(VENV)/.test
 	@mkdir -p bench-out
@@ -170,6 +176,7 @@ bench-gpu-pooling: $(VENV)/.test
 fuzz: $(VENV)/.test
 	@mkdir -p bench-out
 	$(BIN)/python benchmarks/fuzz_reader.py --json bench-out/fuzz.json
+	$(BIN)/python benchmarks/fuzz_view.py
 
 # Also what the slow tests run, there without writing the page.
 families: $(VENV)/.test

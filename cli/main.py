@@ -20,6 +20,7 @@ _COMMANDS = {
     "inspect": "Show an image's label map and soft labels.",
     "view": "Look at images, maps and soft labels in a browser; HTTP API.",
     "evaluate": "Hold labels against multi-labels, and a classifier against either.",
+    "report": "Report what the maps say of the data set: one HTML file, one list.",
     "verify": "Check every byte of a store, and every value.",
     "repair": "Set what is damaged back to pending, for annotate to make again.",
     "import": "Make a store of label maps that others have made.",

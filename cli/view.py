@@ -56,4 +56,7 @@ def command(store: str, images: str | None, port: int, host: str, opened: bool) 
             open_browser(url)
 
     tell(console, f"Serving {store} ({site.info.num_images:,} images); Ctrl-C ends it.")
-    serve(site, rules, sock, started)
+    try:
+        serve(site, rules, sock, started)
+    except KeyboardInterrupt:  # also of SIGTERM, when what was asked for has been answered: that is how it is ended
+        tell(console, "Ended.")

@@ -222,3 +222,17 @@ def test_importing_is_measured_against_a_bare_loop(tmp_path, maps):
     assert found["converted"] == 20
     assert measured["files/s, import / torch.load, one process"] > 0
     assert measured["bytes a file"] > measured["bytes a map"] * 0.5
+
+
+def test_the_viewer_is_measured_on_a_store(tmp_path, dense):
+    run("big_store.py", tmp_path / "b.zarr", "--rows", 1000, "--encoding", "spectral", "--shape", 8, 3, 3, 1, "--dense", dense)
+    out = run("view_scale.py", "--store", tmp_path / "b.zarr", "--rounds", 1, "--json", tmp_path / "v.json")
+    goals = {line["what"]: line["goal"] for line in json.loads((tmp_path / "v.json").read_text())["lines"]}
+    assert goals["soft labels a second, raw"] == ">= 20000"
+    assert goals["a box is moved"] == "<= 20 ms"
+    assert goals["most memory of the server (resident)"] == "<= 500 MB"
+    assert all(what in out for what in goals)
+
+
+def test_hostile_requests_find_nothing():
+    assert "problems: 0" in run("fuzz_view.py", "--requests", 300).splitlines()

@@ -95,7 +95,11 @@ class Endpoint:
             body = parse_json(await request.body()) if self.body is not None else None
             site: Site = request.app.state.site
             call = Call(site, given, body, request.headers.get("if-none-match", ""))
-            return await run_sync(self.run, call, limiter=_limiter(request))
+            site.surveyor.asked += 1  # in the event loop's thread alone
+            try:
+                return await run_sync(self.run, call, limiter=_limiter(request))
+            finally:
+                site.surveyor.asked -= 1
         except LabelStoreError as error:
             return refusal(error)
 

@@ -12,7 +12,8 @@ from starlette.responses import Response
 from labelstore.boxes import WHOLE_IMAGE
 from labelstore.cli.colours import OTHER, Swatch, css
 from labelstore.cli.mapview import MapView, class_name, label_as_json
-from labelstore.cli.web.endpoints import JSON, NPY, NPZ, RAW, Call, Endpoint, as_json, tagged
+from labelstore.cli.web.endpoints import NPY, NPZ, RAW, Call, Endpoint, as_json, tagged
+from labelstore.cli.web.naming import BOX, ONE_ROW, boxes_of, keys_of, keys_schema, one_row, rows_of
 from labelstore.cli.web.parameters import Parameter, RequestError
 from labelstore.cli.web.site import Site
 from labelstore.labelmap import location_probabilities
@@ -36,12 +37,12 @@ _POOL_FORMAT = Parameter(
 
 def _pool(call: Call) -> Response:
     site = call.site
-    keys = _keys_of(call.body, MOST_KEYS)
-    boxes = _boxes_of(call.body, len(keys))
+    keys = keys_of(call.body, MOST_KEYS)
+    boxes = boxes_of(call.body, len(keys))
     if len(keys) * site.info.num_classes > MOST_VALUES:
         most = MOST_VALUES // site.info.num_classes
         raise RequestError(413, f"{len(keys)} labels of {site.info.num_classes} classes: expected at most {most} at once")
-    soft = site.reader.pool(_rows_of(site, keys), boxes, call["temperature"])
+    soft = site.reader.pool(rows_of(site, keys), boxes, call["temperature"])
     site.labels_served += len(soft)
     if call["format"] == "raw":
         return Response(
@@ -79,7 +80,7 @@ def _map_of_one(call: Call) -> Response:
 def _maps(call: Call) -> Response:
     site = call.site
     most = MOST_MAPS if call["format"] == "json" else MOST_MAPS_AT_ONCE
-    maps = site.reader.read(_rows_of(site, _keys_of(call.body, most)))
+    maps = site.reader.read(rows_of(site, keys_of(call.body, most)))
     if call["format"] == "npz":
         buffer = io.BytesIO()
         np.savez(buffer, classes=maps.classes, scores=maps.scores)
@@ -123,80 +124,6 @@ def describe_swatch(swatch: Swatch) -> dict[str, str]:
     return {"letter": swatch.letter, "colour": css(swatch.colour), "text": css(swatch.text)}
 
 
-def one_row(call: Call) -> int:
-    """Return the row that ``id`` or ``row`` names.
-
-    Raises
-    ------
-    RequestError
-        Neither or both are given, or there is no such image.
-    RowIndexError
-    """
-    image_id, row = call["id"], call["row"]
-    if (image_id is None) == (row is None):
-        raise RequestError(422, "expected either id or row, and one of them")
-    if image_id is not None:
-        return int(_rows_of(call.site, [image_id])[0])
-    status = call.site.reader.status([row])[0]  # checks the row
-    if status == Status.HOLE or not call.site.reader.ids[row]:
-        raise RequestError(404, f"row {row}: belongs to no image")
-    return int(row)
-
-
-ONE_ROW = (
-    Parameter("id", "string", "The image id.", most=65536),
-    Parameter("row", "integer", "The image's row, instead.", least=0, most=2**48),
-)
-
-
-def _rows_of(site: Site, keys: list[Any]) -> NDArray[np.int64]:
-    """Return the rows of ids or rows. Similar ids, which `LabelMapReader` looks for, would cost a second among a million."""
-    if isinstance(keys[0], int):
-        return np.array(keys, np.int64)
-    rows, known = site.reader.ids.find(keys)
-    if not known.all():
-        raise RequestError(404, f"no image id {keys[int(np.argmin(known))][:200]!r} among {len(site.reader)}")
-    return rows
-
-
-def _keys_of(body: Any, most: int) -> list[Any]:
-    """Return the ids or rows that a body names.
-
-    Raises
-    ------
-    RequestError
-    """
-    if not isinstance(body, dict):
-        raise RequestError(422, f"body: expected an object, got {type(body).__name__}")
-    unknown = set(body) - {"ids", "rows", "boxes"}
-    if unknown or ("ids" in body) == ("rows" in body):
-        raise RequestError(422, "body: expected either ids or rows, and boxes where crops are pooled")
-    name, kind = ("ids", str) if "ids" in body else ("rows", int)
-    keys = body[name]
-    if not isinstance(keys, list) or not len(keys) > 0 or set(map(type, keys)) != {kind}:
-        raise RequestError(422, f"{name}: expected a list of {'texts' if kind is str else 'whole numbers'}, not empty")
-    if len(keys) > most:
-        raise RequestError(413, f"{name}: expected at most {most} at once, got {len(keys)}")
-    if kind is int and not all(0 <= key < 2**48 for key in keys):
-        raise RequestError(422, "rows: expected whole numbers from 0 on")
-    return keys
-
-
-def _boxes_of(body: Any, count: int) -> NDArray[np.float64]:
-    boxes = body.get("boxes")
-    good = isinstance(boxes, list) and all(
-        isinstance(box, list) and len(box) == 4 and set(map(type, box)) <= {int, float} for box in boxes
-    )
-    if not good:
-        raise RequestError(422, "boxes: expected a list of [x1, y1, x2, y2]: fractions of the image's width and height")
-    if len(boxes) != count:
-        raise RequestError(422, f"boxes: expected {count}, one a key, got {len(boxes)}")
-    try:
-        return np.array(boxes, np.float64)
-    except OverflowError as error:
-        raise RequestError(422, f"boxes: expected fractions: {error}") from error
-
-
 def _rounded(scores: NDArray[np.float32]) -> list[Any]:
     return np.round(scores.astype(np.float64), 4).tolist()  # type: ignore[no-any-return]
 
@@ -214,25 +141,6 @@ _LABEL = {
         },
     },
 }
-_BOX = {"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4}
-
-
-def _keys_schema(most: int, *, boxes: bool) -> dict[str, Any]:
-    """A body with either ids or rows, and a box for each where crops are pooled."""
-    ids = {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": most}
-    rows = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1, "maxItems": most}
-    more = {"boxes": {"type": "array", "items": _BOX, "minItems": 1, "maxItems": most}} if boxes else {}
-    return {
-        "oneOf": [
-            {
-                "type": "object",
-                "required": [name, *more],
-                "properties": {name: schema, **more},
-                "additionalProperties": False,
-            }
-            for name, schema in (("ids", ids), ("rows", rows))
-        ]
-    }
 
 
 POOL = Endpoint(
@@ -241,7 +149,7 @@ POOL = Endpoint(
     _pool,
     (_POOL_FORMAT, _TOP, _TEMPERATURE),
     method="POST",
-    body=_keys_schema(MOST_KEYS, boxes=True),
+    body=keys_schema(MOST_KEYS, boxes=True),
     answer={"type": "object", "required": ["labels"], "properties": {"labels": {"type": "array", "items": _LABEL}}},
     others=(RAW, NPY),
     statuses=(400, 404, 409, 413),
@@ -263,7 +171,7 @@ CROPS = Endpoint(
         "properties": {
             "crops": {
                 "type": "array",
-                "items": {"type": "object", "required": ["box", "label"], "properties": {"box": _BOX, "label": _LABEL}},
+                "items": {"type": "object", "required": ["box", "label"], "properties": {"box": BOX, "label": _LABEL}},
             }
         },
     },
@@ -296,9 +204,8 @@ MAPS = Endpoint(
     _maps,
     (Parameter("format", "string", "Of the answer.", "json", choices=("json", "npz")),),
     method="POST",
-    body=_keys_schema(MOST_MAPS_AT_ONCE, boxes=False),
+    body=keys_schema(MOST_MAPS_AT_ONCE, boxes=False),
     answer={"type": "object", "required": ["maps"], "properties": {"maps": {"type": "array"}}},
     others=(NPZ,),
     statuses=(400, 404, 409, 413),
 )
-__all__ = ["CROPS", "JSON", "MAP", "MAPS", "ONE_ROW", "POOL", "describe_map", "one_row"]

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from labelstore.cli.colours import OTHER
 from labelstore.cli.mapview import MapView
 from labelstore.cli.web.endpoints import Call, Endpoint, tagged
-from labelstore.cli.web.labels import ONE_ROW, one_row
+from labelstore.cli.web.naming import ONE_ROW, one_row
 from labelstore.cli.web.parameters import Parameter
 from labelstore.cli.web.site import Site
 from labelstore.pipelines.images import decode_image

@@ -17,6 +17,7 @@ _BATCH = 128
 _AGAIN = 15.0
 """Seconds until rows that were pending are looked for again."""
 _NICE = 10
+_PAUSE, _MOST_PAUSES = 0.002, 50
 
 
 class Surveyor:
@@ -28,6 +29,8 @@ class Surveyor:
         What is known so far.
     version
         A number that changes when more is known.
+    asked
+        How many requests are being answered: the next batch waits for them, a tenth of a second at most.
     damaged
         Messages of rows that cannot be read, by row.
     """
@@ -37,6 +40,7 @@ class Surveyor:
         self.version = 0
         self.damaged: dict[int, str] = {}
         self.finished = threading.Event()
+        self.asked = 0
         self._reader, self._stop = reader, threading.Event()
         self._thread = threading.Thread(target=self._run, name="survey", daemon=True)
 
@@ -63,11 +67,19 @@ class Surveyor:
             for start in range(0, len(rows), _BATCH):
                 if self._stop.is_set():
                     return
+                self._let_others_go_first()
                 self._look_at(rows[start : start + _BATCH])
             self.finished.set()
             if not (status == Status.PENDING).any():
                 return
             self._stop.wait(_AGAIN)
+
+    def _let_others_go_first(self) -> None:
+        """Wait while requests are being answered, but not for ever."""
+        for _ in range(_MOST_PAUSES):
+            if not self.asked:
+                return
+            self._stop.wait(_PAUSE)
 
     def _look_at(self, rows: NDArray[np.int64]) -> None:
         try:

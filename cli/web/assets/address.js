@@ -14,6 +14,7 @@ export function filtersOf(parameters) {
   return Object.fromEntries(FILTERS.filter((name) => parameters[name]).map((name) => [name, parameters[name]]));
 }
 
+/** An address with parameters; those that are empty are left out. */
 export function link(path, parameters) {
   const given = Object.entries(parameters).filter(([, value]) => value !== "" && value != null && value !== false);
   const query = new URLSearchParams(given).toString();

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
 import pytest
 from browser import browsing, chromium, tab
 from pictures import paint
@@ -20,6 +24,7 @@ from labelstore.pipelines.samples import copy_samples
 from labelstore.pipelines.settings import Settings
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="no chromium here: apt-get install chromium")
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 TWO = "blue/0.png"  # left half blue, right half yellow
 CUP_AND_CAT = "n02124075/cup-and-cat.jpg"  # a cup of espresso in its left half, a cat in its right
 
@@ -403,3 +408,56 @@ def test_axe_finds_no_serious_barrier(opened, viewed, viewed_partial, scheme):
     ]:
         found[path] = opened(client, path, color_scheme=scheme).serious()
     assert not any(found.values()), found
+
+
+# Very many
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """A server of 100,000 images: in a narrow window more rows than an element can be high."""
+    root = tmp_path_factory.mktemp("many")
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (8, 10, 1, 1)) + rng.normal(0, 1, (8, 10, 3, 3))
+    np.savez(root / "dense.npz", logits=logits.astype(np.float16))
+    options = ["--rows", "100000", "--encoding", "spectral", "--shape", "4", "1", "2", "0", "--dense", root / "dense.npz"]
+    subprocess.run([sys.executable, BENCHMARKS / "big_store.py", root / "many.zarr", *options], check=True, capture_output=True)
+    site = Site(str(root / "many.zarr"))
+    with serving(site) as url:
+        yield client_of(url, site)
+
+
+def test_a_grid_of_very_many_is_scrolled_by_bar_wheel_and_keys(opened, many):
+    tab = opened(many, viewport={"width": 400, "height": 900})
+    ids = many.site.reader.ids
+    first_seen = "document.elementFromPoint(100, document.querySelector('.grid').getBoundingClientRect().top + 60).closest('a')"
+    grid = "document.querySelector('.grid')"
+    assert tab.locator(".summary").inner_text() == "100,000 images"
+    assert tab.evaluate(f"{grid}.scrollHeight") <= 8_000_000
+    tab.evaluate(f"{grid}.scrollTop = {grid}.scrollHeight")
+    tab.locator(".cell .name", has_text=ids[99_999]).wait_for()
+    assert tab.locator(".cell").count() < 40
+    tab.evaluate(f"{grid}.scrollTop = 3_000_000")
+    eventually(tab, f"{first_seen} !== null")
+    before = tab.evaluate(f"{first_seen}.getBoundingClientRect().top")
+    name = tab.evaluate(f"{first_seen}.title")
+    tab.mouse.move(200, 700)
+    tab.mouse.wheel(0, 100)
+    eventually(tab, f"Math.abs(document.querySelector('[title=\"{name}\"]').getBoundingClientRect().top - {before - 100}) < 2")
+    tab.locator(".cell a").first.focus()
+    tab.keyboard.press("End")
+    eventually(tab, f"document.activeElement.title === '{ids[99_999]}'")
+    tab.keyboard.press("ArrowUp")
+    eventually(tab, f"document.activeElement.title === '{ids[99_997]}'")
+    tab.keyboard.press("Home")
+    eventually(tab, f"document.activeElement.title === '{ids[0]}'")
+    tab.said.clear()  # of photographs that are not there
+
+
+def test_a_place_among_very_many_is_in_the_address(opened, many):
+    tab = opened(many, "/?at=64321")
+    tab.locator(".cell .name", has_text=many.site.reader.ids[64_321]).wait_for()
+    tab.locator(f".cell a[title='{many.site.reader.ids[64_321]}']").click()
+    tab.get_by_role("button", name="Next").click()
+    tab.locator("h1", has_text=many.site.reader.ids[64_322]).wait_for()
+    tab.said.clear()

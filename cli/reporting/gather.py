@@ -1,0 +1,64 @@
+"""All that a report says, out of one pass over the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from labelstore.crop_risk import CropRisk, crop_risk
+from labelstore.errors import ImagesError
+from labelstore.reader import LabelMapReader
+from labelstore.schema import Status
+from labelstore.statistics import ClassFacts, Overview, class_facts, confusions, overview, together
+from labelstore.survey import Survey
+from labelstore.suspects import Suspects, find_suspects
+
+_BATCH = 256
+PAIRS = 20
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the maps say of a data set; see `labelstore.statistics`, `labelstore.suspects` and `labelstore.crop_risk`."""
+
+    store: str
+    reader: LabelMapReader
+    survey: Survey
+    overview: Overview
+    classes: list[ClassFacts]
+    confusions: list[tuple[int, int, int]]
+    together: list[tuple[int, int, int]]
+    suspects: Suspects
+    risk: CropRisk
+
+
+def gather(store: str, progress: Callable[[int, int], None]) -> Findings:
+    """Look at all maps of a store; ``progress`` hears of (rows so far, rows).
+
+    Raises
+    ------
+    ImagesError
+        The store holds no map yet.
+    """
+    reader = LabelMapReader(store)
+    survey = Survey(reader)
+    rows = np.flatnonzero(reader.status()[: len(survey)] == Status.DONE)
+    for start in range(0, len(rows), _BATCH):
+        survey.add(reader, rows[start : start + _BATCH])
+        progress(min(start + _BATCH, len(rows)), len(rows))
+    risk = crop_risk(reader, survey)
+    if risk is None:
+        raise ImagesError(f"{store}: expected label maps to report on, found none that is done; run annotate first")
+    return Findings(
+        store=store,
+        reader=reader,
+        survey=survey,
+        overview=overview(survey),
+        classes=class_facts(survey),
+        confusions=confusions(survey, PAIRS),
+        together=together(survey, most=PAIRS),
+        suspects=find_suspects(survey),
+        risk=risk,
+    )

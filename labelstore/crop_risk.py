@@ -1,0 +1,77 @@
+"""How often a random training crop's label is not the image's single one: what ReLabel is about, in numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelstore.boxes import check_boxes
+from labelstore.random_crops import random_boxes
+from labelstore.reader import LabelMapReader
+from labelstore.survey import Survey
+
+IMAGES, CROPS = 2048, 16
+ASPECT = 4 / 3
+"""Of images whose sizes are not known: that of most photographs."""
+AREAS = (0.08, 0.2, 0.4, 0.6, 0.8, 1.0)
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class CropRisk:
+    """Shares of random crops, each 0 to 1.
+
+    Attributes
+    ----------
+    images, crops
+        How many were drawn.
+    from_whole
+        Crops whose best class is not that of the whole image.
+    from_label
+        Crops whose best class is not that of the image's single label, of images that have one; None if none has.
+    by_area
+        ``from_label`` (else ``from_whole``) of crops whose area lies between two of `AREAS`; NaN where there are none.
+    """
+
+    images: int
+    crops: int
+    from_whole: float
+    from_label: float | None
+    by_area: tuple[float, ...]
+
+
+def crop_risk(
+    reader: LabelMapReader, survey: Survey, images: int = IMAGES, crops: int = CROPS, seed: int = 0
+) -> CropRisk | None:
+    """Draw random crops (RandomResizedCrop) of known images, evenly spread over the store; None if none is known."""
+    rows = np.flatnonzero(survey.known)
+    if len(rows) > images:
+        rows = rows[np.linspace(0, len(rows) - 1, images).round().astype(np.int64)]
+    if not len(rows):
+        return None
+    boxes = random_boxes(np.random.default_rng(seed), len(rows) * crops, ASPECT)
+    each = np.repeat(rows, crops)
+    best = np.empty(len(each), np.int64)
+    for start in range(0, len(each), _BATCH * crops):
+        part = slice(start, start + _BATCH * crops)
+        best[part] = reader.pool(each[part], boxes[part]).argmax(axis=1)
+    whole, own = best != survey.best[each], best != survey.own[each]
+    labelled = survey.own[each] >= 0
+    differs = own if labelled.any() else whole
+    counted = labelled if labelled.any() else np.ones(len(each), np.bool_)
+    return CropRisk(
+        images=len(rows),
+        crops=len(each),
+        from_whole=float(whole.mean()),
+        from_label=float(own[labelled].mean()) if labelled.any() else None,
+        by_area=_by_area(boxes[counted], differs[counted]),
+    )
+
+
+def _by_area(boxes: NDArray[np.float64], differs: NDArray[np.bool_]) -> tuple[float, ...]:
+    x1, y1, x2, y2 = check_boxes(boxes, len(boxes)).T
+    places = np.digitize((x2 - x1) * (y2 - y1), AREAS[1:-1])
+    shares = [differs[places == place] for place in range(len(AREAS) - 1)]
+    return tuple(float(part.mean()) if len(part) else float("nan") for part in shares)
