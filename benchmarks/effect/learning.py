@@ -1,4 +1,4 @@
-"""One training, the same for every arm: AdamW (the teacher: SGD), a warm-up and a cosine, so many epochs of a DataLoader's batches."""
+"""One training, the same for every arm: AdamW (SGD for the teacher), a warm-up and a cosine, over a DataLoader's batches."""
 
 from __future__ import annotations
 
