@@ -61,7 +61,7 @@ def measure(shop: Workshop, given: argparse.Namespace) -> dict[str, Any]:
     start = time.perf_counter()
     teacher = prepare(shop)
     print(f"{shop.study.kind}: the teacher has {teacher:.1f} % of the test scenes of one object right", flush=True)
-    rates, tuning = dict(RATES_FOUND[shop.study.kind]), []
+    rates, tuning = dict(RATES_FOUND), []
     if given.full:
         tuning = run_all(shop, tuning_jobs(MAIN), given.processes)
         rates = best_rates(tuning)

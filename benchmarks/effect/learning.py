@@ -1,4 +1,4 @@
-"""One training, the same for every arm: AdamW with a warm-up and a cosine, so many epochs of a DataLoader's batches."""
+"""One training, the same for every arm: AdamW (SGD for the teacher), a warm-up and a cosine, over a DataLoader's batches."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ class Schedule:
     decay: float = 0.05
     warmup: float = 0.1
     """Share of the steps."""
+    sgd: bool = False
+    """With momentum, instead of AdamW."""
 
 
 Labels = Callable[[Tensor, tuple[Any, ...]], tuple[Tensor, Tensor]]
@@ -44,7 +46,7 @@ def train(model: Network, data: Dataset[Any], labels: Labels, rate: float, sched
     torch.manual_seed(seed)
     device = next(model.parameters()).device
     loader: DataLoader[Any] = DataLoader(data, schedule.batch, shuffle=True, drop_last=True)
-    optimiser = torch.optim.AdamW(model.parameters(), rate, weight_decay=schedule.decay)
+    optimiser = _optimiser(model, rate, schedule)
     steps = schedule.epochs * len(loader)
     pace = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _pace(step, steps, schedule.warmup))
     model.train()
@@ -56,6 +58,12 @@ def train(model: Network, data: Dataset[Any], labels: Labels, rate: float, sched
         optimiser.step()
         pace.step()
     return model.eval()
+
+
+def _optimiser(model: nn.Module, rate: float, schedule: Schedule) -> torch.optim.Optimizer:
+    if schedule.sgd:
+        return torch.optim.SGD(model.parameters(), rate, 0.9, weight_decay=schedule.decay, nesterov=True)
+    return torch.optim.AdamW(model.parameters(), rate, weight_decay=schedule.decay)
 
 
 def _batches(loader: DataLoader[Any], epochs: int) -> Iterator[tuple[Tensor, tuple[Any, ...]]]:

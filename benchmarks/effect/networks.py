@@ -1,4 +1,4 @@
-"""The networks: a small student, and a teacher of ten times its arithmetic; both average over places before the last layer."""
+"""The networks: a small student, and a teacher of six times its arithmetic; both average over places before the last layer."""
 
 from __future__ import annotations
 
