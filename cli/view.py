@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import click
 from rich.console import Console
 
@@ -56,7 +58,6 @@ def command(store: str, images: str | None, port: int, host: str, opened: bool) 
             open_browser(url)
 
     tell(console, f"Serving {store} ({site.info.num_images:,} images); Ctrl-C ends it.")
-    try:
+    with contextlib.suppress(KeyboardInterrupt):  # also of SIGTERM, when what was asked for has been answered
         serve(site, rules, sock, started)
-    except KeyboardInterrupt:  # also of SIGTERM, when what was asked for has been answered: that is how it is ended
-        tell(console, "Ended.")
+    tell(console, "Ended.")
