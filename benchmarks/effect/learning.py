@@ -87,7 +87,7 @@ def _decoded(path: str) -> Image.Image:
 
 def scenes_in(root: Path, transform: Any = None) -> ImageFolder:
     """The scenes of a folder, each read and decoded once: what is compared is training, not decoding."""
-    return ImageFolder(root, transform, loader=_decoded)
+    return ImageFolder(root, transform, loader=_decoded, allow_empty=True)
 
 
 def load_scenes(root: Path, side: int = TEST) -> tuple[Tensor, Tensor, list[str]]:

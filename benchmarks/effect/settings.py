@@ -14,7 +14,7 @@ STUDIES_ON_A_GPU = {
     kind: replace(study, images=4000, schedule=Schedule(40, 128), student="resnet18", scale=2, device="cuda")
     for kind, study in STUDIES.items()
 }
-TINY = {kind: Study(kind, 64, Schedule(1, batch=16), 64, Schedule(1, batch=16), 0.003, tests=40) for kind in STUDIES}
+TINY = {kind: Study(kind, 64, Schedule(1, batch=16), 200, Schedule(1, batch=16), 0.003, tests=40) for kind in STUDIES}
 
 RATES_FOUND = {
     SINGLE: 0.004,
