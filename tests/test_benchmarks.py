@@ -159,6 +159,7 @@ def test_a_big_spectral_store_is_whole(tmp_path, dense):
     np.testing.assert_allclose(same.sum(axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_kills_and_damage_lose_nothing(tmp_path):
     out = run("soak.py", "--short", "--only", "kills", "damage", "--seed", 4, "--json", tmp_path / "out.json", timeout=600)
     assert "problems: 0" in out.splitlines()

@@ -164,6 +164,7 @@ def test_what_is_done_is_not_done_again(tmp_path):
     assert again.of([first, second]) == [running.Result(first, 50.0, 40.0)]
 
 
+@pytest.mark.slow
 def test_a_bigger_student_on_bigger_scenes(tmp_path):
     """What --gpu measures there, for one step here."""
     settings, study, running = part("settings"), part("study"), part("running")

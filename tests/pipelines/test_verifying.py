@@ -32,7 +32,7 @@ from labelstore.pipelines.shard_check import check_shard
 from labelstore.pipelines.sink import open_sink
 from labelstore.pipelines.verifying import Problem, Verification, verify_store
 from labelstore.schema import UNFINISHED, index_arrays
-from labelstore.storage import open_source
+from labelstore.storage import open_source, patience
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -428,6 +428,7 @@ def test_a_server_that_fails_is_no_damage(topk, tmp_path, monkeypatch):
         return cat(self, path, *more, **how)
 
     monkeypatch.setattr(system, "cat_file", failing)
+    monkeypatch.setattr(patience, "_pauses", lambda seconds: iter(()))  # it would be waited for, two minutes
     with pytest.raises(RunError, match=r"status/c\.1: cannot be read: no answer"):
         verify(url)
 
