@@ -61,9 +61,8 @@ def keys_of(body: Any, most: int) -> list[Any]:
     unknown = set(body) - {"ids", "rows", "boxes"}
     if unknown or ("ids" in body) == ("rows" in body):
         given = ", ".join(sorted(map(str, body)))[:80] or "nothing"
-        raise RequestError(
-            422, f"body: expected either ids or rows, and boxes where crops are pooled, got {given}; all else goes into the address"
-        )
+        expected = "body: expected either ids or rows, and boxes where crops are pooled"
+        raise RequestError(422, f"{expected}, got {given}; all else goes into the address")
     name, kind = ("ids", str) if "ids" in body else ("rows", int)
     keys = body[name]
     if not isinstance(keys, list) or not len(keys) > 0 or set(map(type, keys)) != {kind}:
