@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -17,8 +18,10 @@ from labelstore.schema import EXIF_RULES
 
 if TYPE_CHECKING:
     from labelstore.pipelines.exchange.axes import AxesCheck
+    from labelstore.pipelines.resources import Resources
     from labelstore.pipelines.summary import Summary
 
+A = TypeVar("A")
 _CLASSES_HELP = "Names of the classes, a line each (or id, tab, name), or JSON."
 _EXIF_HELP = "Whether photographs were turned upright before the maps were made; recorded."
 _SHARD_SIZE = click.option(
@@ -68,6 +71,27 @@ def _importing(command: Callable[..., None]) -> Callable[..., None]:
     return add_options(with_cluster(run_options(command)), (*_FILES, *_ABOUT))
 
 
+def _importing_exports(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of imports whose files may say themselves what they are; those of it come as one ``said``."""
+
+    @functools.wraps(command)
+    def with_said(*arguments: Any, **given: Any) -> None:
+        said = {name: given.pop(name) for name in ("num_classes", "classes", "annotator", "exif")}
+        command(*arguments, said=said, **given)
+
+    options = (
+        click.option(
+            "--num-classes", type=click.IntRange(1, 65535), metavar="C", help="Classes there are.  [default: as the files say]"
+        ),
+        click.option("--classes", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help=_CLASSES_HELP),
+        click.option("--annotator", metavar="TEXT", help="What made the maps; recorded."),
+        click.option("--exif", type=click.Choice(EXIF_RULES), help=_EXIF_HELP),
+        _SHARD_SIZE,
+        _SKIP_BAD,
+    )
+    return add_options(with_cluster(run_options(with_said)), options)
+
+
 @click.group("import")
 def command() -> None:
     """Make a store of label maps that others have made.
@@ -77,6 +101,7 @@ def command() -> None:
       labelstore import relabel relabel_maps relabel.zarr --check imagenet/train
       labelstore import tokenlabeling label_top5_train_nfnet tokens.zarr
       labelstore import arrays maps.npz labels.zarr --ids ids.txt --num-classes 100
+      labelstore import webdataset map-shards labels.zarr
     """
 
 
@@ -123,12 +148,8 @@ def relabel(
     if model and check is None:
         raise click.UsageError("--model: goes with --check")
 
-    def run(observer: Observer) -> Summary:
-        looking = None if check is None else _axes_check(check, model, choices["exif"])
-        asked = PtImport(folder, "relabel", axes, looking, **choices)
-        return import_pt(asked, store, cluster.resources_without_annotators(), observer)
-
-    how.show(run, "importing", "imported")
+    looking = None if check is None else _axes_check(check, model, choices["exif"])
+    _import(import_pt, PtImport(folder, "relabel", axes, looking, **choices), store, cluster, how)
 
 
 @command.command()
@@ -147,40 +168,26 @@ def tokenlabeling(folder: str, store: str, cluster: ClusterChoice, how: RunChoic
     """
     from labelstore.pipelines.exchange.pt_import import PtImport, import_pt
 
-    asked = PtImport(folder, "tokenlabeling", "yx", **choices)
-    how.show(
-        lambda observer: import_pt(asked, store, cluster.resources_without_annotators(), observer), "importing", "imported"
-    )
+    _import(import_pt, PtImport(folder, "tokenlabeling", "yx", **choices), store, cluster, how)
 
 
 @command.command()
 @click.argument("file")
 @click.argument("store")
 @click.option("--ids", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="Image ids, one a line.")
-@click.option(
-    "--num-classes", type=click.IntRange(1, 65535), metavar="C", help="Classes there are.  [default: as FILE says, if it does]"
-)
 @encoding_options("as annotate for logits, topk for classes", f"{defaults.TOP_K} for logits, as they are for classes")
-@click.option("--classes", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help=_CLASSES_HELP)
-@click.option("--annotator", metavar="TEXT", help="What made the maps; recorded.")
-@click.option("--exif", type=click.Choice(EXIF_RULES), help=_EXIF_HELP)
-@_SHARD_SIZE
-@_SKIP_BAD
-@with_cluster
-@run_options
+@_importing_exports
 def arrays(
     file: str,
     store: str,
+    ids: str | None,
     top_k: int | None,
-    encoding: str | None,
-    classes_per_image: int | None,
-    patterns: int | None,
-    frequencies: int | None,
-    tail_bits: int | None,
-    baseline: str | None,
+    said: dict[str, Any],
+    shard_size: int | None,
+    skip_bad: bool,
     cluster: ClusterChoice,
     how: RunChoice,
-    **choices: Any,
+    **encoding: Any,
 ) -> None:
     """Import plain arrays: FILE.npz, or a Zarr group.
 
@@ -194,12 +201,47 @@ def arrays(
     """
     from labelstore.pipelines.choice import EncodingChoice
     from labelstore.pipelines.exchange.array_import import ArrayImport, import_arrays
+    from labelstore.pipelines.exchange.told import Said
 
-    kept = EncodingChoice(encoding, classes_per_image, patterns, frequencies, tail_bits, baseline)
-    asked = ArrayImport(file, encoding=kept, top_k=top_k, **choices)
-    how.show(
-        lambda observer: import_arrays(asked, store, cluster.resources_without_annotators(), observer), "importing", "imported"
-    )
+    asked = ArrayImport(file, Said(**said), ids, EncodingChoice(**encoding), top_k, shard_size, skip_bad)
+    _import(import_arrays, asked, store, cluster, how)
+
+
+@command.command()
+@click.argument("folder")
+@click.argument("store")
+@_importing_exports
+def webdataset(
+    folder: str,
+    store: str,
+    said: dict[str, Any],
+    shard_size: int | None,
+    skip_bad: bool,
+    cluster: ClusterChoice,
+    how: RunChoice,
+) -> None:
+    """Import tar files of maps, as `labelstore export webdataset` writes them.
+
+    FOLDER holds *.tar, whose samples have classes.npy and scores.npy [K, H, W], and json with the image's id (and target,
+    image_crc32). Interrupted, the same command goes on.
+
+    \b
+    Example:
+      labelstore import webdataset map-shards labels.zarr
+    """
+    from labelstore.pipelines.exchange.tar_import import TarImport, import_tars
+    from labelstore.pipelines.exchange.told import Said
+
+    asked = TarImport(folder, Said(**said), shard_size, skip_bad)
+    _import(import_tars, asked, store, cluster, how)
+
+
+def _import(
+    run: Callable[[A, str, Resources, Observer], Summary], asked: A, store: str, cluster: ClusterChoice, how: RunChoice
+) -> None:
+    """Import what was asked for, and say what it came to."""
+    resources = cluster.resources_without_annotators()
+    how.show(lambda observer: run(asked, store, resources, observer), "importing", "imported")
 
 
 def _axes_check(images: str, model: tuple[str, ...], exif: str) -> AxesCheck:

@@ -67,9 +67,9 @@ class LabelDistance:
 class ImportRecord:
     """Where maps come from that were not made by annotating images.
 
-    ``kind`` says what was read (``relabel``, ``tokenlabeling``, ``arrays``, ``store``, or what a program's author calls it),
-    ``location`` where it was, ``axes`` how the last two axes of its maps lay there: ``yx``, or ``xy`` and turned round;
-    ``distance`` how far soft labels are from those of the maps that were read, where they have been encoded anew.
+    ``kind`` says what was read (``relabel``, ``tokenlabeling``, ``arrays``, ``webdataset``, ``store``, or what a program's
+    author calls it), ``location`` where it was, ``axes`` how the last two axes of its maps lay there: ``yx``, or ``xy`` and
+    turned round; ``distance`` how far soft labels are from those of the maps that were read, where they were encoded anew.
     """
 
     kind: str

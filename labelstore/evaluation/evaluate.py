@@ -155,4 +155,4 @@ def _distance(reader: LabelMapReader, given: Predictions) -> Distance | None:
         start += len(part)
         logs = np.log(np.maximum(stored, _LEAST)) - np.log(np.maximum(theirs, _LEAST))
         sums += (stored.argmax(1) == theirs.argmax(1)).sum(), np.abs(stored - theirs).sum(), (stored * logs).sum()
-    return Distance(*(sums / len(done)).tolist())
+    return Distance(*np.maximum(sums / len(done), 0).tolist())  # of equal labels the divergence is 0, but for rounding

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.errors import ImagesError, OptionError
+from labelstore.npz import open_npz
+from labelstore.pooling import softmax
 from labelstore.reader import LabelMapReader
 
 KINDS = ("probabilities", "logits")
@@ -61,17 +62,17 @@ def read_predictions(path: str | Path, reader: LabelMapReader) -> Predictions:
     chosen = values[known].astype(np.float32)
     if not np.isfinite(chosen).all():
         raise OptionError(f"{path}: {kinds[0]}: expected finite numbers")
-    return Predictions(rows[known], chosen if kinds[0] == "probabilities" else _softmax(chosen), int((~known).sum()))
+    return Predictions(rows[known], chosen if kinds[0] == "probabilities" else softmax(chosen), int((~known).sum()))
 
 
 def _load(path: str | Path) -> dict[str, NDArray[Any]]:
     try:
-        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in ("ids", *KINDS) if name in file}
+        columns = open_npz(path)
+        return {name: columns[name][:] for name in ("ids", *KINDS) if name in columns}
     except OSError as error:
         raise OptionError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # what NumPy and zipfile raise on a broken file is theirs
-        raise OptionError(f"{path}: cannot be read as an .npz file: {error}") from error
+    except (ValueError, IndexError) as error:
+        raise OptionError(f"{path}: expected arrays (.npz), found what cannot be read: {error}") from error
 
 
 def _check_shapes(path: str | Path, ids: NDArray[Any], values: NDArray[Any], kind: str, num_classes: int) -> None:
@@ -84,9 +85,3 @@ def _check_shapes(path: str | Path, ids: NDArray[Any], values: NDArray[Any], kin
         )
     if kind == "probabilities" and (values.size and (values.min() < 0 or values.max() > 1.001)):
         raise OptionError(f"{path}: probabilities: expected 0..1, got {values.min():g}..{values.max():g}; are they logits?")
-
-
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    found: NDArray[np.float32] = odds / odds.sum(axis=1, keepdims=True)
-    return found

@@ -9,28 +9,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labelstore.errors import FormatError, ImagesError, MapsError, OptionError
+from labelstore.errors import ImagesError, MapsError, OptionError
 from labelstore.ids import pack_ids
+from labelstore.npz import Column
 from labelstore.pipelines import defaults
 from labelstore.pipelines.choice import EncodingChoice
-from labelstore.pipelines.class_file import read_classes
-from labelstore.pipelines.exchange.array_file import Column, open_arrays, opened_arrays, texts
+from labelstore.pipelines.exchange.array_file import open_arrays, opened_arrays, texts
 from labelstore.pipelines.exchange.listed import Found, put_dense, put_found
 from labelstore.pipelines.exchange.places import store_place
 from labelstore.pipelines.exchange.selection import read_ids
+from labelstore.pipelines.exchange.told import Said, listed_choice, listed_classes, record_of, told_by
 from labelstore.pipelines.exchange.transfer import Transfer, transfer
-from labelstore.pipelines.new_store import NOT_KNOWN, MapsRecord, info_of
+from labelstore.pipelines.new_store import MapsRecord, info_of
 from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.resources import Resources
 from labelstore.pipelines.shard_rows import ShardRows
 from labelstore.pipelines.sources.listing import folder_targets
 from labelstore.pipelines.summary import Summary
 from labelstore.pipelines.writer import check_index
-from labelstore.records import AnnotatorRecord, ImportRecord
+from labelstore.records import ImportRecord
 from labelstore.schema import StoreInfo
 
 _DENSE_AT_ONCE, _LISTED_AT_ONCE = 16, 256
-_AS_USUAL = EncodingChoice()
+_AS_USUAL, _NOTHING = EncodingChoice(), Said()
 
 
 @dataclass(frozen=True)
@@ -47,15 +48,21 @@ class ArrayRows:
         for start in range(0, len(rows), step):
             some = slice(part + start, part + min(start + step, len(rows)))
             names = [f"{self.path}: row {row} ({image_id!r})" for row, image_id in self._named(rows, start, some)]
-            crc32 = columns["image_crc32"][some].tolist() if "image_crc32" in columns else None
+            crc32 = self._read(columns["image_crc32"], some).tolist() if "image_crc32" in columns else None
             if "logits" in columns:
-                logits = np.ascontiguousarray(columns["logits"][some], np.float32)
+                logits = np.ascontiguousarray(self._read(columns["logits"], some), np.float32)
                 put_dense(rows, start, logits, names, self.skip_bad, crc32)
             else:
-                classes, scores = columns["classes"][some], columns["scores"][some]
+                classes, scores = (self._read(columns[name], some) for name in ("classes", "scores"))
                 found = [Found(name, *maps) for name, maps in zip(names, zip(classes, scores, strict=True), strict=True)]
                 put_found(rows, start, found, self.skip_bad, crc32)
             yield len(names)
+
+    def _read(self, column: Column, some: slice) -> NDArray[Any]:
+        try:
+            return column[some]
+        except (OSError, ValueError) as error:
+            raise MapsError(f"{self.path}: {error}") from error
 
     def _named(self, rows: ShardRows, start: int, some: slice) -> Iterator[tuple[int, str]]:
         return zip(range(some.start, some.stop), rows.ids[start : start + some.stop - some.start], strict=True)
@@ -63,28 +70,23 @@ class ArrayRows:
 
 @dataclass(frozen=True)
 class ArrayImport:
-    """What a user says of such a file. None: as the file has it (what `export arrays` writes says all of it), else the default.
+    """What a user says of such a file.
 
     Parameters
     ----------
+    said
+        Of the maps: what `export arrays` writes says all of it itself.
     ids
-        A file with an image id a line.
-    num_classes
-        C; needed of ``classes`` and ``scores``, where the file does not say it.
+        A file with an image id a line; None: the file has them.
     encoding, top_k
         How maps are kept; of ``logits`` alone. What ``classes`` lists is kept as ``topk``.
-    classes
-        A file with the classes' names.
     """
 
     path: str
+    said: Said = _NOTHING
     ids: str | None = None
-    num_classes: int | None = None
     encoding: EncodingChoice = _AS_USUAL
     top_k: int | None = None
-    classes: str | None = None
-    annotator: str | None = None
-    exif: str | None = None
     shard_size: int | None = None
     skip_bad: bool = False
 
@@ -103,8 +105,8 @@ def import_arrays(asked: ArrayImport, store: str, resources: Resources, observer
     """
     observer.phase("looking at the arrays")
     path = store_place(asked.path)
-    columns, said = open_arrays(path)
-    told = _told(path, said)
+    columns, attributes = open_arrays(path)
+    told = told_by(path, attributes)
     count, record = _record(asked, columns, told)
     ids = _ids(asked, columns, count)
     targets, names = _targets(columns, ids, told)
@@ -129,44 +131,21 @@ def _record(asked: ArrayImport, columns: Mapping[str, Column], told: StoreInfo |
         )
     if dense is not None:
         shape = _shape(asked.path, "logits", dense)
-        if asked.num_classes not in (None, shape[1]):
-            raise OptionError(f"--num-classes {asked.num_classes}: the logits are of {shape[1]} classes")
-        top_k, num_classes, choice = asked.top_k or min(defaults.TOP_K, shape[1]), shape[1], asked.encoding
+        num_classes = shape[1]
+        if asked.said.num_classes not in (None, num_classes):
+            raise OptionError(f"--num-classes {asked.said.num_classes}: the logits are of {num_classes} classes")
+        top_k, choice = asked.top_k or min(defaults.TOP_K, num_classes), asked.encoding
     else:
         shape, other = (_shape(asked.path, name, columns[name]) for name in ("classes", "scores"))
         if shape != other:
             raise MapsError(f"{asked.path}: classes {list(shape)} and scores {list(other)}: expected the same shape")
-        top_k, num_classes, choice = shape[1], _num_classes(asked, told), _listed_choice(asked, told)
-    names, class_ids = (told.class_names, told.class_ids) if told is not None else (None, None)
-    if asked.classes is not None:
-        names, class_ids = read_classes(asked.classes, num_classes)
-    annotator: str | AnnotatorRecord = asked.annotator or (told.annotator if told is not None else NOT_KNOWN)
-    record = MapsRecord(
-        num_classes,
-        (shape[2], shape[3]),
-        top_k,
-        choice,
-        annotator=annotator,
-        class_names=names,
-        class_ids=class_ids,
-        images_root=None if told is None else told.images_root,
-        exif=asked.exif or (defaults.EXIF if told is None else told.exif),
-    )
-    return shape[0], record
-
-
-def _num_classes(asked: ArrayImport, told: StoreInfo | None) -> int:
-    found = asked.num_classes or (None if told is None else told.num_classes)
-    if found is None:
-        raise OptionError("--num-classes: needed, because the K best classes do not say how many there are")
-    return found
-
-
-def _listed_choice(asked: ArrayImport, told: StoreInfo | None) -> EncodingChoice:
-    if asked.encoding.encoding not in (None, "topk") or asked.top_k is not None:
-        raise OptionError("--encoding, --top-k: go with dense logits; the K best classes are kept as they are (topk)")
-    usual = "zero" if told is None else told.baseline
-    return replace(asked.encoding, encoding="topk", baseline=asked.encoding.baseline or usual)
+        if asked.top_k not in (None, shape[1]):
+            raise OptionError(
+                f"--top-k {asked.top_k}: goes with dense logits; the {shape[1]} best classes are kept as they are"
+            )
+        num_classes, choice = listed_classes(asked.said, told), listed_choice(asked.encoding, told)
+        top_k = shape[1]
+    return shape[0], record_of(asked.said, told, num_classes, (shape[2], shape[3]), top_k, choice)
 
 
 def _shape(path: str, name: str, column: Column) -> tuple[int, int, int, int]:
@@ -191,13 +170,3 @@ def _targets(
     if "targets" not in columns:
         return folder_targets(ids)
     return columns["targets"][0 : len(ids)].astype(np.int32), None if told is None else told.target_names
-
-
-def _told(path: str, said: Mapping[str, Any]) -> StoreInfo | None:
-    """Return what the file says of its maps, if it was exported out of a store."""
-    if not said:
-        return None
-    try:
-        return StoreInfo.from_attributes(said, path)
-    except FormatError as error:
-        raise MapsError(str(error)) from error

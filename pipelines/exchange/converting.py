@@ -15,6 +15,7 @@ from labelstore.pipelines.choice import EncodingChoice
 from labelstore.pipelines.distance import label_distances
 from labelstore.pipelines.encoders import encode
 from labelstore.pipelines.exchange.dense import dense_logits
+from labelstore.pipelines.exchange.listed import among_failed
 from labelstore.pipelines.exchange.places import store_place
 from labelstore.pipelines.exchange.store_rows import errors_of, open_store
 from labelstore.pipelines.exchange.transfer import Transfer, transfer
@@ -46,15 +47,10 @@ class Reencoded:
         crc32 = fetcher.column("image_crc32", there).tolist()
         for start in range(0, len(there), _AT_ONCE):
             some = slice(start, start + _AT_ONCE)
-            good = np.array([not error for error in errors[some]])
-            arrays = {}
-            if good.any():
-                made = encode(torch.from_numpy(dense_of(fetcher, there[some][good])), rows.info)
-                for name, values in made.items():
-                    arrays[name] = np.zeros((len(good), *values.shape[1:]), values.dtype)
-                    arrays[name][good] = values
-            rows.put(start, arrays, errors[some], crc32[some])
-            yield len(good)
+            done = there[some][[not error for error in errors[some]]]
+            arrays = encode(torch.from_numpy(dense_of(fetcher, done)), rows.info) if len(done) else {}
+            rows.put(start, among_failed(arrays, errors[some]), errors[some], crc32[some])
+            yield len(there[some])
 
 
 def convert_store(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from labelstore.pipelines.exchange.exporting import ChosenMaps, Exported, new_folder, require_distinct
 from labelstore.pipelines.exchange.selection import Selection
 from labelstore.pipelines.observer import Observer
+from labelstore.pipelines.sources.tar import sample_key
 from labelstore.pipelines.store import writing
 from labelstore.schema import ATTRIBUTE
 
@@ -40,12 +41,6 @@ def export_tar(store: str, dest: str, maps_a_tar: int, selection: Selection, obs
         (root / f"{ATTRIBUTE}.json").write_text(json.dumps(maps.info().to_attributes(), indent=2))
         size = sum(_write_tars(root, maps, maps_a_tar))
     return Exported(dest, len(maps.rows), maps.left_out, size)
-
-
-def sample_key(image_id: str) -> str:
-    """Return the key that WebDataset gives an image of this path."""
-    folder, slash, name = image_id.rpartition("/")
-    return folder + slash + name.split(".")[0]
 
 
 def _write_tars(root: Path, maps: ChosenMaps, maps_a_tar: int) -> Iterator[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,11 +86,16 @@ def _put(
     if bad is None:
         rows.put(start, arrays, problems, image_crc32)
         return
+    rows.put(start, among_failed(arrays, problems), problems, image_crc32)
+
+
+def among_failed(arrays: Mapping[str, NDArray[Any]], problems: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Return the arrays of good rows as `ShardRows.put` takes them: with rows of zeros where there is a problem."""
     good = np.array([not problem for problem in problems])
     whole = {name: np.zeros((len(problems), *values.shape[1:]), values.dtype) for name, values in arrays.items()}
     for name, values in arrays.items():
         whole[name][good] = values
-    rows.put(start, whole, problems, image_crc32)
+    return whole
 
 
 def _stacked(parts: Sequence[NDArray[Any] | None]) -> NDArray[Any]:

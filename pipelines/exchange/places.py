@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from labelstore.pipelines.records import absolute
 from labelstore.pipelines.sources.spec import is_url
 
 
 def store_place(location: str) -> str:
     """Return a store's URL, or its path from the root."""
-    return location if is_url(location) else str(Path(location).absolute())
+    return location if is_url(location) else absolute(location)

@@ -173,7 +173,7 @@ def _check_archive(data: bytes) -> None:
             if size > len(data):
                 raise MapsError(f"expected an archive that is not packed, got one of {len(data):,} bytes that claims {size:,}")
             bad = archive.testzip()
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
         raise MapsError(f"expected an archive as torch.save writes it, got what is damaged: {error}") from error
     if bad is not None:
         raise MapsError(f"damaged: the checksum of its record {bad!r} is wrong")

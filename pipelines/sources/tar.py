@@ -101,12 +101,13 @@ def _scan(file: str, stream: Any) -> TarIndex:
                 spans.append((member.offset_data, member.size))
             elif member.name.endswith(f".{_LABEL}") and member.size <= _LONGEST_LABEL:
                 content = tar.extractfile(member)
-                labels[_key(member.name)] = _number(content.read() if content else b"")
+                labels[sample_key(member.name)] = _number(content.read() if content else b"")
         end = kept.offset
     _require_end(file, stream, end, size)
     _follow(links, names, spans)
     starts, lengths = np.array(spans, np.int64).reshape(-1, 2).T
-    return TarIndex(tuple(names), starts, lengths, np.array([labels.get(_key(name), NO_LABEL) for name in names], np.int32))
+    numbers = [labels.get(sample_key(name), NO_LABEL) for name in names]
+    return TarIndex(tuple(names), starts, lengths, np.array(numbers, np.int32))
 
 
 def _follow(links: list[tuple[str, str]], names: list[str], spans: list[tuple[int, int]]) -> None:
@@ -132,8 +133,8 @@ def _require_end(file: str, stream: Any, end: int, size: int) -> None:
         raise ImagesError(f"{file}: damaged: expected a member's header at byte {end}; what comes after it would be lost")
 
 
-def _key(name: str) -> str:
-    """What WebDataset tells samples apart by: the name up to the first dot of its last part."""
+def sample_key(name: str) -> str:
+    """Return what WebDataset tells samples apart by: the name up to the first dot of its last part."""
     folder, slash, base = name.removeprefix("./").rpartition("/")
     return folder + slash + base.split(".")[0]
 

@@ -120,6 +120,8 @@ def test_stores_out_of_stores(topk_store, tmp_path):
     )
     done = run_here("export", "webdataset", tmp_path / "c.zarr", tmp_path / "tars", "--match", "red*")
     assert done.out.startswith("7 images exported: ")
+    done = run_here("import", "webdataset", tmp_path / "tars", tmp_path / "f.zarr", *HERE)
+    assert done.out.splitlines()[0] == "7 of 7 images imported, 0 failed"
     assert run_here("verify", tmp_path / "c.zarr").code == 0
 
 

@@ -17,9 +17,11 @@ from runs import SERIAL, Heard
 from labelstore import LabelMapReader
 from labelstore.errors import ImagesError, MapsError, OptionError
 from labelstore.pipelines.choice import EncodingChoice
+from labelstore.pipelines.exchange.array_file import open_arrays
 from labelstore.pipelines.exchange.array_import import ArrayImport, import_arrays
 from labelstore.pipelines.exchange.export_arrays import export_arrays
 from labelstore.pipelines.exchange.selection import Selection
+from labelstore.pipelines.exchange.told import Said
 from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.verifying import verify_store
 
@@ -34,7 +36,8 @@ def ids(tmp_path):
 
 def run(path, store, observer=None, resources=SERIAL, **choices):
     choices.setdefault("shard_size", 4)
-    return import_arrays(ArrayImport(str(path), **choices), str(store), resources, observer or Observer())
+    said = Said(num_classes=choices.pop("num_classes", None))
+    return import_arrays(ArrayImport(str(path), said, **choices), str(store), resources, observer or Observer())
 
 
 def listed():
@@ -217,6 +220,24 @@ def test_a_header_that_claims_more_than_there_is(ids, tmp_path):
         run(tmp_path / "claims.npz", tmp_path / "s.zarr", ids=ids)
 
 
+def test_a_packed_file_that_is_damaged(ids, tmp_path):
+    path = save(tmp_path / "maps.npz", dense(), packed=True)
+    good = path.read_bytes()
+    path.write_bytes(good[:5000] + b"damage" + good[5006:])
+    with pytest.raises(MapsError, match=r"maps\.npz: expected arrays"):
+        run(path, tmp_path / "s.zarr", ids=ids)
+
+
+def test_a_file_that_is_cut_off_while_it_is_read(ids, tmp_path, monkeypatch):
+    path = save(tmp_path / "maps.npz", dense())
+    opened = open_arrays(str(path))
+    monkeypatch.setattr("labelstore.pipelines.exchange.array_import.opened_arrays", lambda _: opened)
+    monkeypatch.setattr("labelstore.pipelines.exchange.array_import.open_arrays", lambda _: opened)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(MapsError, match=r"maps\.npz: cut off: expected 10 rows, found no row"):
+        run(path, tmp_path / "s.zarr", ids=ids)
+
+
 def test_what_a_file_says_of_itself_is_checked(topk, tmp_path):
     export_arrays(str(topk), str(tmp_path / "out.npz"), Selection(), Observer())
     with np.load(tmp_path / "out.npz") as found:
@@ -253,7 +274,7 @@ def test_choices_must_fit(ids, tmp_path):
     for choices, message in (
         ({}, "--num-classes: needed"),
         ({"num_classes": CLASSES, "encoding": EncodingChoice("spectral")}, "--encoding, --top-k: go with dense logits"),
-        ({"num_classes": CLASSES, "top_k": 2}, "--encoding, --top-k: go with dense logits"),
+        ({"num_classes": CLASSES, "top_k": 2}, "--top-k 2: goes with dense logits; the 3 best classes are kept as they are"),
     ):
         with pytest.raises(OptionError, match=message):
             run(path, tmp_path / "s.zarr", ids=ids, **choices)

@@ -29,6 +29,13 @@ def save(tmp_path):
     return write
 
 
+def rewrite(path, to, change=lambda name, data: data, method=zipfile.ZIP_STORED):
+    """Write an archive anew, with each of its records changed or packed."""
+    with zipfile.ZipFile(path) as before, zipfile.ZipFile(to, "w") as after:
+        for entry in before.infolist():
+            after.writestr(entry.filename, change(entry.filename, before.read(entry)), compress_type=method)
+
+
 def loads_of(monkeypatch) -> list[int]:
     """How many files have gone through torch: one entry each."""
     found: list[int] = []
@@ -87,11 +94,8 @@ def test_tensors_of_a_gpu_are_known_as_well(save, tmp_path, monkeypatch):
     """The pickle of a tensor that lay on another device names it, and is the same otherwise."""
     path, moved = save(VALUES), tmp_path / "moved.pt"
     cpu, cuda = b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:3"
-    with zipfile.ZipFile(path) as before, zipfile.ZipFile(moved, "w") as after:
-        for entry in before.infolist():
-            data = before.read(entry)
-            assert entry.filename != "map/data.pkl" or cpu in data
-            after.writestr(entry.filename, data.replace(cpu, cuda))
+    rewrite(path, moved, lambda name, data: data.replace(cpu, cuda))
+    assert cuda in moved.read_bytes()
     reader, loads = PtReader(), loads_of(monkeypatch)
     for _ in range(2):
         np.testing.assert_array_equal(reader.read(str(moved)), VALUES.numpy())
@@ -177,22 +181,29 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path):
 
 def test_an_archive_of_few_bytes_that_unpack_to_many_is_refused(save, tmp_path):
     packed = tmp_path / "packed.pt"
-    with zipfile.ZipFile(save(torch.zeros(2, 5, 100, 100))) as before, zipfile.ZipFile(packed, "w") as after:
-        for entry in before.infolist():
-            after.writestr(entry.filename, before.read(entry), compress_type=zipfile.ZIP_DEFLATED)
+    rewrite(save(torch.zeros(2, 5, 100, 100)), packed, method=zipfile.ZIP_DEFLATED)
     with pytest.raises(MapsError, match=r"got one of [\d,]+ bytes that claims 400,"):
         PtReader().read(str(packed))
+
+
+def test_a_packed_record_that_is_damaged(save, tmp_path):
+    packed = tmp_path / "packed.pt"
+    rewrite(save(torch.rand(2, 5, 20, 20)), packed, method=zipfile.ZIP_DEFLATED)
+    assert PtReader().read(str(save(torch.rand(2, 5, 20, 20)))).shape == (2, 5, 20, 20)
+    good = packed.read_bytes()
+    for place in range(100, len(good) - 2000, 997):
+        packed.write_bytes(good[:place] + bytes([good[place] ^ 0xFF]) + good[place + 1 :])
+        with pytest.raises(MapsError):
+            PtReader().read(str(packed))
 
 
 def test_a_record_that_is_there_twice_is_left_to_torch(save, tmp_path, monkeypatch):
     path, twice = save(VALUES), tmp_path / "twice.pt"
     reader, loads = PtReader(), loads_of(monkeypatch)
     reader.read(path)
-    with zipfile.ZipFile(path) as before, zipfile.ZipFile(twice, "w") as after:
-        for entry in before.infolist():
-            after.writestr(entry.filename, before.read(entry))
-        with pytest.warns(UserWarning, match="Duplicate name"):
-            after.writestr("map/data/0", np.zeros(VALUES.numel(), np.float32).tobytes())
+    rewrite(path, twice)
+    with zipfile.ZipFile(twice, "a") as after, pytest.warns(UserWarning, match="Duplicate name"):
+        after.writestr("map/data/0", np.zeros(VALUES.numel(), np.float32).tobytes())
     with contextlib.suppress(MapsError):
         reader.read(str(twice))
     assert len(loads) == 2
@@ -202,10 +213,7 @@ def test_a_storage_that_is_shorter_than_the_pickle_says(save, tmp_path, monkeypa
     path, short = save(VALUES), tmp_path / "short.pt"
     reader = PtReader()
     reader.read(path)
-    with zipfile.ZipFile(path) as before, zipfile.ZipFile(short, "w") as after:
-        for entry in before.infolist():
-            data = before.read(entry)
-            after.writestr(entry.filename, data[:100] if entry.filename == "map/data/0" else data)
+    rewrite(path, short, lambda name, data: data[:100] if name == "map/data/0" else data)
     with pytest.raises(MapsError):
         reader.read(str(short))
 
@@ -214,10 +222,6 @@ def test_big_endian_files_are_left_to_torch(save, tmp_path):
     path, other = save(VALUES), tmp_path / "big.pt"
     reader = PtReader()
     reader.read(path)
-    with zipfile.ZipFile(path) as before, zipfile.ZipFile(other, "w") as after:
-        for entry in before.infolist():
-            data = before.read(entry)
-            if entry.filename == "map/data/0":
-                data = struct.pack(f">{VALUES.numel()}f", *VALUES.flatten().tolist())
-            after.writestr(entry.filename, b"big" if entry.filename == "map/byteorder" else data)
+    swapped = {"map/data/0": struct.pack(f">{VALUES.numel()}f", *VALUES.flatten().tolist()), "map/byteorder": b"big"}
+    rewrite(path, other, lambda name, data: swapped.get(name, data))
     np.testing.assert_array_equal(reader.read(str(other)), VALUES.numpy())

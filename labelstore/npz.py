@@ -1,0 +1,94 @@
+"""NumPy's ``.npz`` files of somebody else, read without unpickling anything, and some rows at a time where they lie."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+_LOCAL = struct.Struct("<26x2H")
+_ENDING = ".npy"
+
+
+class Column(Protocol):
+    """An array that rows are read of, ``[N, ...]``."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """N first."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """NumPy's."""
+        ...
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]: ...
+
+
+@dataclass(frozen=True)
+class _StoredColumn:
+    """An array that lies in a file as it is: rows are read where they lie."""
+
+    path: str
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]:
+        start, stop, _ = rows.indices(self.shape[0])
+        row = int(np.prod(self.shape[1:], dtype=np.int64))
+        with Path(self.path).open("rb") as file:
+            file.seek(self.offset + start * row * self.dtype.itemsize)
+            found = np.fromfile(file, self.dtype, (stop - start) * row)
+        if len(found) < (stop - start) * row:
+            raise ValueError(f"cut off: expected {self.shape[0]} rows, found no row {stop - 1}")
+        return found.reshape(stop - start, *self.shape[1:])
+
+
+def open_npz(path: str | Path) -> Mapping[str, Column]:
+    """Open an archive's arrays, by name: those that are stored are read a part at a time, those that are packed at once.
+
+    Raises
+    ------
+    OSError
+        It cannot be read.
+    ValueError
+        It is no such archive, is damaged, or holds what is no plain array; says which, without the path.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive, Path(path).open("rb") as file:
+            entries = [entry for entry in archive.infolist() if entry.filename.endswith(_ENDING)]
+            return {entry.filename.removesuffix(_ENDING): _column(str(path), archive, entry, file) for entry in entries}
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, KeyError, RuntimeError, NotImplementedError) as error:
+        raise ValueError(f"no archive of arrays (.npz), or damaged: {error}") from error
+
+
+def _column(path: str, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, file: IO[bytes]) -> Column:
+    with archive.open(entry) as member:
+        shape, fortran, dtype = _header(member)
+        length = member.tell()
+    if dtype.hasobject:
+        raise ValueError(f"{entry.filename}: expected plain numbers or texts, found objects, which are not unpickled")
+    if entry.file_size != length + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize:
+        raise ValueError(f"{entry.filename}: expected {dtype} {list(shape)}, found {entry.file_size - length} bytes")
+    if entry.compress_type != zipfile.ZIP_STORED or fortran or not shape:
+        with archive.open(entry) as member:
+            found: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
+        return found
+    file.seek(entry.header_offset)
+    name, extra = _LOCAL.unpack(file.read(_LOCAL.size))
+    return _StoredColumn(path, entry.header_offset + _LOCAL.size + name + extra + length, shape, dtype)
+
+
+def _header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(member)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(member)
