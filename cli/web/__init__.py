@@ -3,8 +3,8 @@
 - `serve`: a store -> a running server; `app`: what answers which address
 - `site`: the store and all that is kept of it while it is served; `surveying`: one pass over its maps, in the background
 - `guard`: who may ask, how much and how often; what every answer says to browsers
-- `endpoints`: what an endpoint of the API is; `parameters`: what it takes, checked as it is described; `openapi`: the
-  description; `naming`: rows and boxes that a request names; `selecting`: searches and filters
+- `endpoints`: what an endpoint of the API is; `parameters`: what it takes, checked as it is described; `openapi`,
+  `schemas`: the description; `naming`: rows and boxes that a request names; `selecting`: searches and filters
 - `browsing`, `labels`, `facts`, `pictures`, `counting`: the endpoints
 - ``assets/``: the page
 """

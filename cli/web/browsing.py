@@ -10,7 +10,9 @@ from starlette.responses import Response
 from labelstore.cli.colours import PALETTE, css
 from labelstore.cli.mapview import class_name
 from labelstore.cli.web.endpoints import Call, Endpoint, as_json
+from labelstore.cli.web.naming import STATUS
 from labelstore.cli.web.parameters import Parameter
+from labelstore.cli.web.schemas import BOOLEAN, CLASS_SHARE, INTEGER, NUMBER, OBJECT_OR_NONE, STRING, an_object, list_of
 from labelstore.cli.web.selecting import ORDERS, STATUSES, Selection, classes_named, select
 from labelstore.cli.web.site import Site
 from labelstore.schema import NO_CLASS, Status
@@ -104,40 +106,27 @@ def describe_class(site: Site, number: int) -> dict[str, Any]:
     }
 
 
-_CLASS = {
-    "type": "object",
-    "properties": {"class": {"type": "integer"}, "name": {"type": "string"}, "probability": {"type": "number"}},
-}
+_SURVEYED = an_object({"rows": INTEGER, "finished": BOOLEAN})
+_IMAGE = an_object(
+    {"row": INTEGER, "id": STRING, "status": STATUS, "target": OBJECT_OR_NONE},
+    {"best": CLASS_SHARE, "entropy": NUMBER, "disagrees": BOOLEAN},
+)
 IDS = Endpoint(
     "/api/ids",
     "Images, searched, filtered and in order, page by page.",
     _list_ids,
     (*FILTERS, *PAGE),
-    answer={
-        "type": "object",
-        "required": ["total", "offset", "surveyed", "images"],
-        "properties": {
-            "total": {"type": "integer", "description": "Images that the filters leave, of those looked at by now."},
-            "offset": {"type": "integer"},
-            "surveyed": {"type": "object", "properties": {"rows": {"type": "integer"}, "finished": {"type": "boolean"}}},
-            "images": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "required": ["row", "id", "status", "target"],
-                    "properties": {
-                        "row": {"type": "integer"},
-                        "id": {"type": "string"},
-                        "status": {"enum": [status.name.lower() for status in Status]},
-                        "target": {"type": ["object", "null"]},
-                        "best": _CLASS,
-                        "entropy": {"type": "number"},
-                        "disagrees": {"type": "boolean"},
-                    },
-                },
-            },
-        },
-    },
+    answer=an_object(
+        {
+            "total": {**INTEGER, "description": "Images that the filters leave, of those looked at by now."},
+            "offset": INTEGER,
+            "surveyed": _SURVEYED,
+            "images": list_of(_IMAGE),
+        }
+    ),
+)
+_CLASS = an_object(
+    {"class": INTEGER, "name": STRING, "colour": {**STRING, "pattern": "^#[0-9a-f]{6}$"}, "images": INTEGER}, {"id": STRING}
 )
 CLASSES = Endpoint(
     "/api/classes",
@@ -148,26 +137,5 @@ CLASSES = Endpoint(
         Parameter("order", "string", "What comes first.", "class", choices=("class", "images")),
         *PAGE,
     ),
-    answer={
-        "type": "object",
-        "required": ["total", "offset", "classes"],
-        "properties": {
-            "total": {"type": "integer"},
-            "offset": {"type": "integer"},
-            "classes": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "required": ["class", "name", "colour", "images"],
-                    "properties": {
-                        "class": {"type": "integer"},
-                        "name": {"type": "string"},
-                        "id": {"type": "string"},
-                        "colour": {"type": "string", "pattern": "^#[0-9a-f]{6}$"},
-                        "images": {"type": "integer"},
-                    },
-                },
-            },
-        },
-    },
+    answer=an_object({"total": INTEGER, "offset": INTEGER, "classes": list_of(_CLASS)}),
 )

@@ -13,6 +13,7 @@ from labelstore.cli.mapview import class_name
 from labelstore.cli.web.browsing import PAGE
 from labelstore.cli.web.endpoints import Call, Endpoint, as_json
 from labelstore.cli.web.parameters import Parameter
+from labelstore.cli.web.schemas import INTEGER, OBJECT, an_object
 from labelstore.schema import Status
 from labelstore.statistics import SHOWN, class_facts, confusions, overview
 from labelstore.version import __version__
@@ -83,23 +84,18 @@ def _failures(call: Call) -> Response:
     return as_json({"total": len(failed), "offset": start, "failures": found})
 
 
-_OBJECT = {"type": "object"}
 HEALTHZ = Endpoint(
     "/api/healthz",
     "Whether the server answers, and the rows of its store.",
     _healthz,
-    answer={
-        "type": "object",
-        "required": ["status", "rows"],
-        "properties": {"status": {"const": "ok"}, "rows": {"type": "integer"}},
-    },
+    answer=an_object({"status": {"const": "ok"}, "rows": INTEGER}),
 )
-INFO = Endpoint("/api/info", "The store summed up, as `labelstore info` does.", _info, answer=_OBJECT)
+INFO = Endpoint("/api/info", "The store summed up, as `labelstore info` does.", _info, answer=OBJECT)
 SURVEY = Endpoint(
     "/api/survey",
     "Classes, agreement with single labels, confusions, entropy: of the images looked at by now.",
     _survey,
     (Parameter("limit", "integer", "Classes and confusions at most.", 50, least=1, most=_MOST_LISTED),),
-    answer=_OBJECT,
+    answer=OBJECT,
 )
-FAILURES = Endpoint("/api/failures", "Rows that failed, with the reasons, page by page.", _failures, PAGE, answer=_OBJECT)
+FAILURES = Endpoint("/api/failures", "Rows that failed, with the reasons, page by page.", _failures, PAGE, answer=OBJECT)

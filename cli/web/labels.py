@@ -13,8 +13,9 @@ from labelstore.boxes import WHOLE_IMAGE
 from labelstore.cli.colours import OTHER, Swatch, css
 from labelstore.cli.mapview import MapView, class_name, label_as_json
 from labelstore.cli.web.endpoints import NPY, NPZ, RAW, Call, Endpoint, as_json, tagged
-from labelstore.cli.web.naming import BOX, ONE_ROW, boxes_of, keys_of, keys_schema, one_row, rows_of
+from labelstore.cli.web.naming import BOX, ONE_ROW, STATUS, boxes_of, keys_of, keys_schema, one_row, rows_of
 from labelstore.cli.web.parameters import Parameter, RequestError
+from labelstore.cli.web.schemas import CLASS_SHARE, INTEGER, OBJECT, OBJECT_OR_NONE, STRING, an_object, list_of
 from labelstore.cli.web.site import Site
 from labelstore.labelmap import location_probabilities
 from labelstore.random_crops import random_boxes
@@ -125,24 +126,11 @@ def describe_swatch(swatch: Swatch) -> dict[str, str]:
 
 
 def _rounded(scores: NDArray[np.float32]) -> list[Any]:
-    return np.round(scores.astype(np.float64), 4).tolist()  # type: ignore[no-any-return]
+    found: list[Any] = np.round(scores.astype(np.float64), 4).tolist()
+    return found
 
 
-_LABEL = {
-    "type": "array",
-    "items": {
-        "type": "object",
-        "required": ["class", "name", "probability"],
-        "properties": {
-            "class": {"type": "integer"},
-            "name": {"type": "string"},
-            "id": {"type": "string"},
-            "probability": {"type": "number"},
-        },
-    },
-}
-
-
+_LABEL = list_of(CLASS_SHARE)
 POOL = Endpoint(
     "/api/pool",
     "Soft labels of crops: boxes as fractions (x1, y1, x2, y2) of the image's width and height.",
@@ -150,7 +138,7 @@ POOL = Endpoint(
     (_POOL_FORMAT, _TOP, _TEMPERATURE),
     method="POST",
     body=keys_schema(MOST_KEYS, boxes=True),
-    answer={"type": "object", "required": ["labels"], "properties": {"labels": {"type": "array", "items": _LABEL}}},
+    answer=an_object({"labels": list_of(_LABEL)}),
     others=(RAW, NPY),
     statuses=(400, 404, 409, 413),
 )
@@ -165,16 +153,7 @@ CROPS = Endpoint(
         Parameter("aspect", "number", "The image's width over its height.", 1.0, least=0.01, most=100),
         _TOP,
     ),
-    answer={
-        "type": "object",
-        "required": ["crops"],
-        "properties": {
-            "crops": {
-                "type": "array",
-                "items": {"type": "object", "required": ["box", "label"], "properties": {"box": BOX, "label": _LABEL}},
-            }
-        },
-    },
+    answer=an_object({"crops": list_of(an_object({"box": BOX, "label": _LABEL}))}),
     statuses=(404, 409),
 )
 MAP = Endpoint(
@@ -182,20 +161,18 @@ MAP = Endpoint(
     "One image's label map with its probabilities, the soft label of the whole image, colours; or why there is none.",
     _map_of_one,
     ONE_ROW,
-    answer={
-        "type": "object",
-        "required": ["row", "id", "status", "target", "reason", "map", "whole", "swatches"],
-        "properties": {
-            "row": {"type": "integer"},
-            "id": {"type": "string"},
-            "status": {"enum": [status.name.lower() for status in Status]},
-            "target": {"type": ["object", "null"]},
-            "reason": {"type": "string"},
-            "map": {"type": ["object", "null"]},
+    answer=an_object(
+        {
+            "row": INTEGER,
+            "id": STRING,
+            "status": STATUS,
+            "target": OBJECT_OR_NONE,
+            "reason": STRING,
+            "map": OBJECT_OR_NONE,
             "whole": _LABEL,
-            "swatches": {"type": "object"},
-        },
-    },
+            "swatches": OBJECT,
+        }
+    ),
     statuses=(304, 404),
 )
 MAPS = Endpoint(
@@ -205,7 +182,7 @@ MAPS = Endpoint(
     (Parameter("format", "string", "Of the answer.", "json", choices=("json", "npz")),),
     method="POST",
     body=keys_schema(MOST_MAPS_AT_ONCE, boxes=False),
-    answer={"type": "object", "required": ["maps"], "properties": {"maps": {"type": "array"}}},
+    answer=an_object({"maps": list_of({})}),
     others=(NPZ,),
     statuses=(400, 404, 409, 413),
 )

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from labelstore.cli.web.endpoints import Call
 from labelstore.cli.web.parameters import Parameter, RequestError
+from labelstore.cli.web.schemas import INTEGER, NUMBER, STRING, an_object, list_of
 from labelstore.cli.web.site import Site
 from labelstore.schema import Status
 
@@ -16,7 +17,8 @@ ONE_ROW = (
     Parameter("id", "string", "The image id.", most=4096),
     Parameter("row", "integer", "The image's row, instead.", least=0, most=2**48),
 )
-BOX = {"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4}
+BOX = list_of(NUMBER, minItems=4, maxItems=4)
+STATUS = {"enum": [status.name.lower() for status in Status]}
 
 
 def one_row(call: Call) -> int:
@@ -97,17 +99,7 @@ def boxes_of(body: Any, count: int) -> NDArray[np.float64]:
 
 def keys_schema(most: int, *, boxes: bool) -> dict[str, Any]:
     """A body with either ids or rows, and a box for each where crops are pooled."""
-    ids = {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": most}
-    rows = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1, "maxItems": most}
-    more = {"boxes": {"type": "array", "items": BOX, "minItems": 1, "maxItems": most}} if boxes else {}
-    return {
-        "oneOf": [
-            {
-                "type": "object",
-                "required": [name, *more],
-                "properties": {name: schema, **more},
-                "additionalProperties": False,
-            }
-            for name, schema in (("ids", ids), ("rows", rows))
-        ]
-    }
+    bounds = {"minItems": 1, "maxItems": most}
+    more = {"boxes": list_of(BOX, **bounds)} if boxes else {}
+    kinds = {"ids": list_of(STRING, **bounds), "rows": list_of({**INTEGER, "minimum": 0}, **bounds)}
+    return {"oneOf": [{**an_object({name: kind, **more}), "additionalProperties": False} for name, kind in kinds.items()]}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from labelstore.cli.web.endpoints import JSON, Endpoint
+from labelstore.cli.web.schemas import INTEGER, STRING, an_object
 from labelstore.version import __version__
 
 _REASONS = {
@@ -20,17 +21,7 @@ _REASONS = {
     429: "Too many requests; wait as long as `retry-after` says.",
 }
 _ALWAYS = (401, 413, 421, 422, 429)
-_ERROR = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["status", "kind", "message"],
-            "properties": {"status": {"type": "integer"}, "kind": {"type": "string"}, "message": {"type": "string"}},
-        }
-    },
-}
+_ERROR = an_object({"error": an_object({"status": INTEGER, "kind": STRING, "message": STRING})})
 
 
 def describe(endpoints: Sequence[Endpoint]) -> dict[str, Any]:

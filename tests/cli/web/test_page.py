@@ -127,6 +127,7 @@ def test_a_click_right_after_typing_is_not_lost(opened, viewed):
     eventually(tab, "document.querySelector('.summary').textContent === '1 image'")
     tab.locator(".cell a").click()
     tab.locator("h1", has_text="green/4.png").wait_for()
+    assert "green%2F4.png" in tab.page.url
 
 
 def test_filters_leave_what_the_api_says(opened, viewed, viewed_partial):
@@ -155,6 +156,7 @@ def test_opening_an_image_and_going_back(opened, viewed):
     eventually(tab, "document.querySelectorAll('.cell').length === 7")
     tab.go_back()
     tab.locator("h1", has_text="red/2.png").wait_for()
+    assert "red%2F2.png" in tab.page.url
 
 
 # One image
@@ -460,4 +462,5 @@ def test_a_place_among_very_many_is_in_the_address(opened, many):
     tab.locator(f".cell a[title='{many.site.reader.ids[64_321]}']").click()
     tab.get_by_role("button", name="Next").click()
     tab.locator("h1", has_text=many.site.reader.ids[64_322]).wait_for()
+    assert "at=64322" in tab.page.url
     tab.said.clear()
