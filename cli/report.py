@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from labelstore.cli.output import human_bytes
-from labelstore.cli.reporting.gather import Findings, gather
+from labelstore.cli.progress import ProgressBar
+from labelstore.cli.reporting.gather import gather
 from labelstore.cli.telling import tell
 from labelstore.errors import OptionError
 
@@ -47,7 +47,8 @@ def command(store: str, out: Path, images: str | None, examples: int) -> None:
     if not out.parent.is_dir():
         raise OptionError(f"--out {out}: there is no folder {str(out.parent)!r}")
     console = Console(stderr=True)
-    findings = _gather(store, console)
+    with ProgressBar(console, "looking at maps", "maps") as bar:
+        findings = gather(store, bar)
     listed = out.with_suffix(".csv")
     with console.status("drawing"):
         text = write_page(findings, Photographs(findings.reader.info, images), examples, listed.name)
@@ -59,10 +60,3 @@ def command(store: str, out: Path, images: str | None, examples: int) -> None:
     tell(console, f"Saved {out} ({human_bytes(len(text.encode()))})")
     if rows is not None:
         tell(console, f"Saved {listed} ({rows:,} images whose map disagrees with their label)")
-
-
-def _gather(store: str, console: Console) -> Findings:
-    columns = (TextColumn("looking at maps"), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("maps", total=None)
-        return gather(store, lambda done, total: progress.update(task, completed=done, total=total))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.schema import NO_CLASS
-from labelstore.survey import Survey
+from labelstore.survey import Survey, least_share
 
 SHOWN = 0.1
 """A class is in an image when it is the best one, and surely (`labelstore.survey.SURE`), in such a share of the locations."""
@@ -60,7 +60,7 @@ def overview(survey: Survey, bins: int = 24) -> Overview:
 
 def images_by_class(survey: Survey, share: float = 0.0) -> NDArray[np.int64]:
     """Return how many images show each class, int64 ``[C]``; all where it is the best one anywhere, or in such a share."""
-    shown = survey.present[survey.shares >= max(int(np.ceil(share * 255)), 1)]
+    shown = survey.present[survey.shares >= least_share(share)]
     return np.bincount(shown, minlength=survey.num_classes)[: survey.num_classes]
 
 
@@ -88,7 +88,7 @@ def confusions(survey: Survey, most: int = 50) -> list[tuple[int, int, int]]:
 
 def together(survey: Survey, share: float = SHOWN, most: int = 50) -> list[tuple[int, int, int]]:
     """Return (class, class, images that show both), each in at least such a share of the locations, the most frequent first."""
-    there = (survey.shares >= max(int(np.ceil(share * 255)), 1)) & (survey.present != NO_CLASS)
+    there = (survey.shares >= least_share(share)) & (survey.present != NO_CLASS)
     pairs = []
     for one in range(survey.present.shape[1]):
         for other in range(one + 1, survey.present.shape[1]):

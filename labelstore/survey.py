@@ -85,13 +85,13 @@ class Survey:
         """Mark the rows with at least one of several classes; as `has_class`."""
         wanted = np.zeros(NO_CLASS + 1, np.bool_)
         wanted[list(classes)] = True
-        there: NDArray[np.bool_] = wanted[self.present] & (self.shares >= _least(share))
+        there: NDArray[np.bool_] = wanted[self.present] & (self.shares >= least_share(share))
         found: NDArray[np.bool_] = np.logical_or.reduce(there, axis=1)
         return found
 
     def class_count(self, share: float) -> NDArray[np.int64]:
         """Return how many classes have at least such a share of the locations, by row."""
-        found: NDArray[np.int64] = (self.shares >= _least(share)).sum(axis=1, dtype=np.int64)
+        found: NDArray[np.int64] = (self.shares >= least_share(share)).sum(axis=1, dtype=np.int64)
         return found
 
     @property
@@ -132,7 +132,7 @@ def present_classes(best: NDArray[np.uint16]) -> tuple[NDArray[np.uint16], NDArr
     return present, shares
 
 
-def _least(share: float) -> int:
+def least_share(share: float) -> int:
     """The smallest number of 255 that stands for at least a share; 1 for any."""
     return max(int(np.ceil(share * _SHARE_LEVELS)), 1)
 

@@ -71,7 +71,8 @@ def open_root(location: str) -> Root:
     ------
     ImagesError
     """
-    spec = ImagesSpec(tuple(location.split(", ")))
+    whole = not is_url(location) and Path(location).exists()  # its name may hold what several are told apart by
+    spec = ImagesSpec((location,) if whole else tuple(location.split(", ")))
     if spec.kind == "folder":
         return _RemoteFolder(location.rstrip("/")) if is_url(location) else _Folder(location)
     return _Listed(list_images(spec))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from labelstore.crop_risk import CropRisk, crop_risk
 from labelstore.errors import ImagesError
+from labelstore.pipelines.observer import Observer
 from labelstore.reader import LabelMapReader
 from labelstore.schema import Status
 from labelstore.statistics import ClassFacts, Overview, class_facts, confusions, overview, together
@@ -34,8 +34,8 @@ class Findings:
     risk: CropRisk
 
 
-def gather(store: str, progress: Callable[[int, int], None]) -> Findings:
-    """Look at all maps of a store; ``progress`` hears of (rows so far, rows).
+def gather(store: str, observer: Observer) -> Findings:
+    """Look at all maps of a store.
 
     Raises
     ------
@@ -45,9 +45,10 @@ def gather(store: str, progress: Callable[[int, int], None]) -> Findings:
     reader = LabelMapReader(store)
     survey = Survey(reader)
     rows = np.flatnonzero(reader.status()[: len(survey)] == Status.DONE)
+    observer.plan(len(rows), 0)
     for start in range(0, len(rows), _BATCH):
         survey.add(reader, rows[start : start + _BATCH])
-        progress(min(start + _BATCH, len(rows)), len(rows))
+        observer.rows(min(start + _BATCH, len(rows)), 0)
     risk = crop_risk(reader, survey)
     if risk is None:
         raise ImagesError(f"{store}: expected label maps to report on, found none that is done; run annotate first")

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.boxes import box_weights
+from labelstore.random_crops import RATIO, SCALE
 
-AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 _GOLDEN = 1.1673039782614187
 """The root of x^5 = x + 1: its powers spread points evenly in four dimensions (Roberts 2018)."""
 
@@ -22,7 +22,7 @@ def training_crops(count: int) -> NDArray[np.float64]:
     """
     steps = _GOLDEN ** -np.arange(1, 5)
     area, ratio, left, top = ((0.5 + np.outer(steps, np.arange(1, count + 1))) % 1.0).tolist()
-    areas = np.interp(area, (0, 1), AREA)
+    areas = np.interp(area, (0, 1), SCALE)
     ratios = np.exp(np.interp(ratio, (0, 1), np.log(RATIO)))
     width, height = np.minimum(np.sqrt(areas * ratios), 1.0), np.minimum(np.sqrt(areas / ratios), 1.0)
     x, y = np.array(left) * (1 - width), np.array(top) * (1 - height)
