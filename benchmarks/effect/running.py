@@ -48,7 +48,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """Percent right of scenes of one object and of several (there: the best class is the label of the scene)."""
+    """Percent right of scenes of one object and of several (there: the best class is one that the scene shows)."""
 
     job: Job
     one: float

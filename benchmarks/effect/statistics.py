@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
-_T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262, 14: 2.145, 19: 2.093}
-"""The 97.5 % quantile of Student's t by degrees of freedom; between them the next lower one's: wider, never narrower."""
+from scipy.stats import t as student
 
 BySeed = Mapping[int, float]
 
@@ -32,7 +30,7 @@ def estimate(values: Sequence[float]) -> Estimate:
     if count == 1:
         return Estimate(mean, math.nan, -math.inf, math.inf, 1)
     deviation = float(given.std(ddof=1))
-    half = _quantile(count - 1) * deviation / math.sqrt(count)
+    half = float(student.ppf(0.975, count - 1)) * deviation / math.sqrt(count)
     return Estimate(mean, deviation, mean - half, mean + half, count)
 
 
@@ -42,8 +40,3 @@ def paired(these: BySeed, those: BySeed) -> Estimate:
     if not seeds:
         raise ValueError(f"no seed in common: {sorted(these)} and {sorted(those)}")
     return estimate([these[seed] - those[seed] for seed in seeds])
-
-
-def _quantile(freedom: int) -> float:
-    known = [degrees for degrees in _T if degrees <= freedom]
-    return _T[max(known)]
