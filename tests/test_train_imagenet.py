@@ -115,14 +115,22 @@ def test_it_trains_on_a_gpu_and_goes_on(picture_store, pictures, tmp_path):
     assert (again.returncode, "going on after epoch 8" in again.stdout) == (0, True)
 
 
-def test_the_recipes_say_what_the_paper_reports(monkeypatch):
+def test_the_recipes_say_what_the_paper_reports(monkeypatch, tmp_path, capsys):
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     from imagenet.options import parse
     from imagenet.recipes import reported
 
-    given = parse(None, ["a", "b", "--recipe", "relabel-cutmix", "--lr", "0.001"])
+    given = parse(None, [str(tmp_path), str(tmp_path), "--recipe", "relabel-cutmix", "--lr", "0.001"])
     assert (given.optimizer, given.lr, given.weight_decay, given.batch_size) == ("adamp", 0.001, 0.01, 1024)
     assert reported("torchvision:resnet50", "relabel", soft=True) == 78.9
     assert reported("timm:resnet50", "relabel-cutmix", soft=True) == 80.2
     assert reported("resnet18", "relabel", soft=False) == 71.7
     assert reported("resnet18", None, soft=True) is None
+    for options, said in (
+        (["--epochs", "0"], "argument --epochs: expected 1 or more, got 0"),
+        (["--real", str(tmp_path / "no.json")], "argument --real: no such file: "),
+        (["--v2", str(tmp_path / "no")], "argument --v2: no such folder: "),
+    ):
+        with pytest.raises(SystemExit):
+            parse(None, [str(tmp_path), str(tmp_path), *options])
+        assert said in capsys.readouterr().err

@@ -24,17 +24,26 @@ DEFAULTS = {
 
 def parse(description: str | None, arguments: list[str] | None = None) -> argparse.Namespace:
     """Options, with those of the recipe where the command line has none, else the defaults."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("train", type=Path, help="folder of training images, a folder a class")
-    parser.add_argument("validation", type=Path, help="likewise")
+    parser = argparse.ArgumentParser(
+        description=description, epilog=_settings(), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("train", type=_folder, help="folder of training images, a folder a class")
+    parser.add_argument("validation", type=_folder, help="likewise")
     parser.add_argument("--store", help="label maps of the training images; without it: their single labels")
     parser.add_argument("--class-map", choices=["same", "by_id"], help="see docs/training.md, 'Which class is which'")
-    parser.add_argument("--missing", choices=["raise", "target"], default="raise", help="images without a label map")
-    parser.add_argument("--real", type=Path, metavar="real.json", help="ReaL labels of the validation images")
-    parser.add_argument("--v2", type=Path, metavar="DIR", help="ImageNetV2: a folder a class, named 0 to 999")
-    parser.add_argument("--out", type=Path, default=Path("run"), help="checkpoint and log; the same command goes on from there")
-    parser.add_argument("--model", default="torchvision:resnet50", help="timm:NAME or torchvision:NAME")
-    parser.add_argument("--recipe", choices=list(RECIPES), help="the paper's settings")
+    parser.add_argument(
+        "--missing", choices=["raise", "target"], default="raise", help="images without a label map  [default: %(default)s]"
+    )
+    parser.add_argument("--real", type=_file, metavar="real.json", help="ReaL labels of the validation images")
+    parser.add_argument("--v2", type=_folder, metavar="DIR", help="ImageNetV2: a folder a class, named 0 to 999")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("run"),
+        help="checkpoint and log; the same command goes on from there  [default: %(default)s]",
+    )
+    parser.add_argument("--model", default="torchvision:resnet50", help="timm:NAME or torchvision:NAME  [default: %(default)s]")
+    parser.add_argument("--recipe", choices=list(RECIPES), help="the paper's settings; see below")
     _training(parser)
     _machine(parser)
     given = parser.parse_args(arguments)
@@ -45,9 +54,9 @@ def parse(description: str | None, arguments: list[str] | None = None) -> argpar
 
 
 def _training(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("training")
-    group.add_argument("--epochs", type=int)
-    group.add_argument("--batch-size", type=int, help="of all processes together")
+    group = parser.add_argument_group("training", "Defaults are below.")
+    group.add_argument("--epochs", type=_positive)
+    group.add_argument("--batch-size", type=_positive, help="of all processes together")
     group.add_argument("--warmup-epochs", type=int)
     group.add_argument("--optimizer", help="sgd, adamw, or one of timm's, such as adamp")
     group.add_argument("--lr", type=float, help="for this batch size: it is not scaled")
@@ -59,12 +68,45 @@ def _training(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--jitter", type=float, help="of brightness, contrast and saturation")
     group.add_argument("--lighting", type=float, help="standard deviation of noise along the colours' principal components")
     group.add_argument("--ema", type=float, default=0.0, metavar="DECAY", help="also average the weights, and evaluate those")
-    group.add_argument("--image-size", type=int, default=224)
-    group.add_argument("--seed", type=int, default=0)
+    group.add_argument("--image-size", type=_positive, default=224, help="[default: %(default)s]")
+    group.add_argument("--seed", type=int, default=0, help="[default: %(default)s]")
 
 
 def _machine(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("machine")
-    group.add_argument("--workers", type=int, default=8, help="processes that load images, for each device")
-    group.add_argument("--precision", choices=["float32", "bfloat16"], default="bfloat16", help="of the forward pass")
-    group.add_argument("--evaluate-every", type=int, default=1, metavar="EPOCHS")
+    group.add_argument(
+        "--workers", type=int, default=8, help="processes that load images, for each device  [default: %(default)s]"
+    )
+    group.add_argument(
+        "--precision", choices=["float32", "bfloat16"], default="bfloat16", help="of the forward pass  [default: %(default)s]"
+    )
+    group.add_argument("--evaluate-every", type=_positive, default=1, metavar="EPOCHS", help="[default: %(default)s]")
+
+
+def _settings() -> str:
+    """What there is without a recipe, and with each."""
+    columns = {"neither": DEFAULTS, **{name: {**DEFAULTS, **recipe} for name, recipe in RECIPES.items()}}
+    rows = [["", *columns]]
+    rows += [[f"--{name.replace('_', '-')}", *(f"{settings[name]}" for settings in columns.values())] for name in DEFAULTS]
+    return "settings without and with a recipe:\n" + "\n".join(
+        "  " + "".join(f"{cell:<17}" for cell in row).rstrip() for row in rows
+    )
+
+
+def _folder(text: str) -> Path:
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"no such folder: {text!r}")
+    return Path(text)
+
+
+def _file(text: str) -> Path:
+    if not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"no such file: {text!r}")
+    return Path(text)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, got {number}")
+    return number
