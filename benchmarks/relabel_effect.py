@@ -27,7 +27,7 @@ from effect.ablations import ablations, make_stores
 from effect.cost import epoch_seconds
 from effect.objects import STAMPS
 from effect.reporting import Contrast, Line, contrast, contrast_table, plot, summarise, table
-from effect.running import MAIN, ONLINE, RELABEL, SINGLE, STORE, Job, run_all
+from effect.running import MAIN, ONLINE, RELABEL, SINGLE, STORE, Job, Result, run_all
 from effect.settings import RATES_FOUND, STUDIES, STUDIES_ON_A_GPU, TINY
 from effect.study import Study, Workshop, accuracy
 from effect.tuning import best_rates, tuning_jobs
@@ -61,9 +61,10 @@ def measure(shop: Workshop, given: argparse.Namespace) -> dict[str, Any]:
     start = time.perf_counter()
     teacher = prepare(shop)
     print(f"{shop.study.kind}: the teacher has {teacher:.1f} % of the test scenes of one object right", flush=True)
-    rates, tuning = dict(RATES_FOUND), []
-    if given.full:
-        tuning = run_all(shop, tuning_jobs(MAIN), given.processes)
+    tuning: list[Result] = []
+    rates = RATES_FOUND[shop.study.kind]
+    if given.full or given.gpu:
+        tuning = run_all(shop, tuning_jobs(MAIN, shop.study.rates), given.processes)
         rates = best_rates(tuning)
     jobs = [Job(name, rates[name], seed) for name in MAIN for seed in range(given.seeds)]
     others = list(ablations(shop, STORE)) if given.full else []
@@ -128,7 +129,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("bench-out/effect"))
     parser.add_argument("--stamps", type=Path, default=STAMPS, metavar="DIR")
     parser.add_argument("--tiny", action="store_true", help="see that all runs: figures mean nothing")
-    parser.add_argument("--gpu", action="store_true", help="a ResNet-18 at 64 px on a CUDA device, one process")
+    parser.add_argument("--gpu", action="store_true", help="a ResNet-18 at 64 px on a CUDA device, one process, tuned")
     parser.add_argument("--plot", type=Path, metavar="FILE.png")
     given = parser.parse_args()
     kinds = given.data or ["digits"]

@@ -1,4 +1,4 @@
-"""The networks: a small student, and a teacher of six times its arithmetic; both average over places before the last layer."""
+"""The networks: a small student, and a teacher of ten times its arithmetic; both average over places before the last layer."""
 
 from __future__ import annotations
 
@@ -8,32 +8,29 @@ from torch import Tensor, nn
 
 CROP, TEST = 32, 48
 """Pixels of a training crop, and of a whole scene when a student looks at it: objects are then about as large as in crops."""
-STUDENT, TEACHER = (16, 32, 64), (32, 64, 128)
+Layer = tuple[int, int]
+"""Channels, and the stride."""
+STUDENT: tuple[Layer, ...] = ((16, 2), (32, 1), (64, 2), (64, 1))
+TEACHER: tuple[Layer, ...] = ((32, 1), (64, 2), (64, 1), (64, 1), (128, 2), (128, 1), (128, 1))
 
 
-def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+def block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     convolution = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
 class Network(nn.Module):
-    """Convolutions at three scales, 4 pixels a place in the end.
+    """Convolutions, 4 pixels a place in the end.
 
     ``forward_dense`` makes it an annotator (docs/annotators.md). Input: RGB in [-1, 1].
     """
 
-    def __init__(self, widths: tuple[int, int, int], depth: int, classes: tuple[str, ...]) -> None:
+    def __init__(self, layers: tuple[Layer, ...], classes: tuple[str, ...]) -> None:
         super().__init__()
         self.class_names = self.class_ids = classes
-        first, second, third = widths
-        self.features = nn.Sequential(
-            block(3, first),
-            block(first, second, 2),
-            *(block(second, second) for _ in range(depth)),
-            block(second, third, 2),
-            *(block(third, third) for _ in range(depth)),
-        )
-        self.classifier = nn.Linear(third, len(classes))
+        inputs = (3, *(channels for channels, _ in layers))
+        self.features = nn.Sequential(*(block(before, *layer) for before, layer in zip(inputs, layers, strict=False)))
+        self.classifier = nn.Linear(inputs[-1], len(classes))
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,12 +45,12 @@ class Network(nn.Module):
 def student(classes: tuple[str, ...], name: str = "small") -> nn.Module:
     """The small student, or one of torchvision's networks by its name."""
     if name == "small":
-        return Network(STUDENT, 1, classes)
+        return Network(STUDENT, classes)
     return torchvision.models.get_model(name, num_classes=len(classes)).to(memory_format=torch.channels_last)
 
 
 def teacher(classes: tuple[str, ...]) -> Network:
-    return Network(TEACHER, 2, classes)
+    return Network(TEACHER, classes)
 
 
 def pixels(images: Tensor) -> Tensor:

@@ -1,28 +1,25 @@
-"""How much of everything, by kind of scenes; and the learning rates that the tuning of --full found."""
+"""How much of everything, by kind of scenes; and the learning rates that the tuning found."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from effect.learning import Schedule
-from effect.running import CUTMIX, GLOBAL, ONLINE, RELABEL, SINGLE, SMOOTHED
+from effect.running import MAIN
 from effect.study import Study
 
 TEACHER = Schedule(8, batch=64, decay=5e-4, sgd=True)
-STUDIES = {kind: Study(kind, 1000, Schedule(20), 6000, TEACHER, 0.1) for kind in ("digits", "stamps")}
+STUDIES = {kind: Study(kind, 1000, Schedule(60), 6000, TEACHER, 0.1) for kind in ("digits", "stamps")}
 STUDIES_ON_A_GPU = {
-    kind: replace(study, images=4000, schedule=Schedule(40, 128), student="resnet18", scale=2, device="cuda")
+    kind: replace(
+        study, images=4000, schedule=Schedule(40, 128), rates=(0.001, 0.002, 0.004), student="resnet18", scale=2, device="cuda"
+    )
     for kind, study in STUDIES.items()
 }
 TINY = {kind: Study(kind, 64, Schedule(1, batch=16), 200, Schedule(1, batch=16), 0.003, tests=40) for kind in STUDIES}
 
 RATES_FOUND = {
-    SINGLE: 0.004,
-    SMOOTHED: 0.002,
-    GLOBAL: 0.004,
-    RELABEL: 0.004,
-    SINGLE + CUTMIX: 0.002,
-    RELABEL + CUTMIX: 0.002,
-    ONLINE: 0.004,
+    "digits": dict.fromkeys(MAIN, 0.02),
+    "stamps": dict.fromkeys(MAIN, 0.02),
 }
-"""On the digits' validation scenes; --full tunes every kind of scenes itself."""
+"""On validation scenes; --full finds them anew."""

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -35,6 +35,8 @@ class Study:
     tests: int = 2000
     counts: tuple[int, ...] = (1, 2, 3)
     """Objects in a scene of the students'; in one of the teacher's: two to four."""
+    rates: tuple[float, ...] = field(default=(0.005, 0.01, 0.02), repr=False)
+    """Learning rates that are tried for every arm; others do not make it another study."""
     student: str = "small"
     scale: int = 1
     """Of all pictures: 2 has scenes of 128 px and crops of 64."""

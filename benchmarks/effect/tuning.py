@@ -7,12 +7,11 @@ from collections.abc import Iterable, Sequence
 
 from effect.running import Job, Result
 
-RATES = (0.001, 0.002, 0.004)
 SEEDS = (100,)
 """None of those that are reported."""
 
 
-def tuning_jobs(names: Iterable[str], rates: Sequence[float] = RATES, seeds: Sequence[int] = SEEDS) -> list[Job]:
+def tuning_jobs(names: Iterable[str], rates: Sequence[float], seeds: Sequence[int] = SEEDS) -> list[Job]:
     return [Job(name, rate, seed, "validation") for name in names for rate in rates for seed in seeds]
 
 
