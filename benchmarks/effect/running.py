@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
@@ -44,6 +45,12 @@ class Job:
     part: str = "test"
     objects: str = ""
     longer: int = 1
+
+    def __str__(self) -> str:
+        said = [self.arm, f"seed {self.seed}", f"rate {self.rate:g}"]
+        said += [f"{self.objects.replace(' ', ' or ')} objects"] if self.objects else []
+        said += [f"{self.longer} times the epochs"] if self.longer > 1 else []
+        return ", ".join(said)
 
 
 @dataclass(frozen=True)
@@ -109,12 +116,14 @@ class Results:
 def run_all(shop: Workshop, jobs: Sequence[Job], processes: int) -> list[Result]:
     """The results of jobs, in no order; those that are not there yet are made."""
     results = Results(shop.root / "results.jsonl")
-    missing = results.missing(jobs)
+    missing, start = results.missing(jobs), time.monotonic()
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that start now
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         waiting = [pool.submit(run_job, shop, job) for job in missing]
         for number, done in enumerate(as_completed(waiting), 1):
             result = done.result()
             results.add(result)
-            print(f"{number} of {len(missing)}: {result.job}: {result.one:.1f}, {result.several:.1f}", flush=True)
+            left = (time.monotonic() - start) / number * (len(missing) - number) / 60
+            right = f"{result.one:.1f} % of one object right, {result.several:.1f} of several"
+            print(f"{number} of {len(missing)} ({left:.0f} min left): {result.job}: {right}", flush=True)
     return results.of(jobs)
