@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from effect.learning import Schedule
-from effect.running import MAIN
+from effect.running import CUTMIX, GLOBAL, ONLINE, RELABEL, SINGLE, SMOOTHED
 from effect.study import Study
 
 TEACHER = Schedule(8, batch=64, decay=5e-4, sgd=True)
@@ -19,7 +19,23 @@ STUDIES_ON_A_GPU = {
 TINY = {kind: Study(kind, 64, Schedule(1, batch=16), 200, Schedule(1, batch=16), 0.003, tests=40) for kind in STUDIES}
 
 RATES_FOUND = {
-    "digits": dict.fromkeys(MAIN, 0.02),
-    "stamps": dict.fromkeys(MAIN, 0.02),
+    "digits": {
+        SINGLE: 0.02,
+        SMOOTHED: 0.04,
+        GLOBAL: 0.01,
+        RELABEL: 0.01,
+        SINGLE + CUTMIX: 0.01,
+        RELABEL + CUTMIX: 0.01,
+        ONLINE: 0.04,
+    },
+    "stamps": {
+        SINGLE: 0.02,
+        SMOOTHED: 0.04,
+        GLOBAL: 0.01,
+        RELABEL: 0.01,
+        SINGLE + CUTMIX: 0.01,
+        RELABEL + CUTMIX: 0.01,
+        ONLINE: 0.04,
+    },
 }
 """On validation scenes; --full finds them anew."""

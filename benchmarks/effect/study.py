@@ -35,7 +35,7 @@ class Study:
     tests: int = 2000
     counts: tuple[int, ...] = (1, 2, 3)
     """Objects in a scene of the students'; in one of the teacher's: two to four."""
-    rates: tuple[float, ...] = field(default=(0.01, 0.02, 0.04), repr=False)
+    rates: tuple[float, ...] = field(default=(0.005, 0.01, 0.02, 0.04), repr=False)
     """Learning rates that are tried for every arm; others do not make it another study."""
     student: str = "small"
     scale: int = 1
