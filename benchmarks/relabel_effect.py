@@ -50,6 +50,7 @@ def workshop(root: Path, study: Study, stamps: Path) -> Workshop:
 
 def prepare(shop: Workshop) -> float:
     """Make scenes, teacher and store before processes ask for them; return the teacher's percent on test scenes."""
+    print(f"{shop.study.kind}: scenes, the teacher and a store of its label maps, where they are not there yet", flush=True)
     shop.store(STORE)
     one, _ = shop.held_out("test")
     shop.held_out("validation")
