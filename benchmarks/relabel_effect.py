@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 import zlib
 from dataclasses import asdict
@@ -27,13 +28,13 @@ from effect.ablations import ablations, make_stores
 from effect.cost import epoch_seconds
 from effect.objects import STAMPS
 from effect.reporting import Contrast, Line, contrast, contrast_table, plot, summarise, table
-from effect.running import MAIN, ONLINE, RELABEL, SINGLE, STORE, Job, Result, run_all
+from effect.running import GLOBAL, MAIN, ONLINE, RELABEL, SINGLE, STORE, Job, Result, run_all
 from effect.settings import RATES_FOUND, STUDIES, STUDIES_ON_A_GPU, TINY
 from effect.study import Study, Workshop, accuracy
 from effect.tuning import best_rates, tuning_jobs
 from measuring import arguments, cores, spread
 
-COMPARED = (SINGLE, ONLINE)
+COMPARED = (SINGLE, GLOBAL, ONLINE)
 CIRCUMSTANCES: dict[str, dict[str, Any]] = {
     "one object a scene": {"objects": "1"},
     "two to four": {"objects": "2 3 4"},
@@ -158,4 +159,8 @@ def _plain(found: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("interrupted; what is done is kept, the same command goes on", file=sys.stderr)
+        sys.exit(130)

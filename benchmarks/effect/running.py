@@ -118,7 +118,8 @@ def run_all(shop: Workshop, jobs: Sequence[Job], processes: int) -> list[Result]
     results = Results(shop.root / "results.jsonl")
     missing, start = results.missing(jobs), time.monotonic()
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that start now
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(processes, get_context("spawn"))
+    try:
         waiting = [pool.submit(run_job, shop, job) for job in missing]
         for number, done in enumerate(as_completed(waiting), 1):
             result = done.result()
@@ -126,4 +127,6 @@ def run_all(shop: Workshop, jobs: Sequence[Job], processes: int) -> list[Result]
             left = (time.monotonic() - start) / number * (len(missing) - number) / 60
             right = f"{result.one:.1f} % of one object right, {result.several:.1f} of several"
             print(f"{number} of {len(missing)} ({left:.0f} min left): {result.job}: {right}", flush=True)
+    finally:
+        pool.shutdown(cancel_futures=True)
     return results.of(jobs)
