@@ -67,7 +67,7 @@ def test_predictions_against_the_store(picture_store, predictions):
         (("--labels", "LABELS", "--present", "0.5"), 2, "--present is for --predictions without --labels"),
         (("--labels", "LABELS", "--threshold", "0"), 2, "is not in the range"),
         (("--labels", "none.json"), 2, "does not exist"),
-        (("--predictions", "LABELS"), 2, "cannot be read as an .npz file"),
+        (("--predictions", "LABELS"), 2, "expected arrays (.npz), found what cannot be read"),
     ],
 )
 def test_wrong_usage(picture_store, labels, options, code, said):
