@@ -30,12 +30,12 @@ RATES_FOUND = {
     },
     "stamps": {
         SINGLE: 0.02,
-        SMOOTHED: 0.04,
-        GLOBAL: 0.01,
+        SMOOTHED: 0.01,
+        GLOBAL: 0.005,
         RELABEL: 0.01,
         SINGLE + CUTMIX: 0.01,
-        RELABEL + CUTMIX: 0.01,
-        ONLINE: 0.04,
+        RELABEL + CUTMIX: 0.02,
+        ONLINE: 0.01,
     },
 }
 """On validation scenes; --full finds them anew."""
