@@ -66,6 +66,7 @@ def stores_asked_for(shop: Workshop) -> dict[str, tuple[tuple[str, ...], float]]
         f"top {k}": (("--encoding", "topk", "--top-k", str(k)), 1.0) for k in TOP_K if k < len(shop.study.classes)
     }
     asked["top 5, absent at zero"] = ("--encoding", "topk", "--baseline", "zero"), 1.0
+    asked["spectral, 10x10 frequencies"] = ("--frequencies", "10"), 1.0
     asked["all logits, 8 bits"] = ("--encoding", "topk", "--top-k", str(len(shop.study.classes))), 1.0
     asked |= {f"annotator of {share:.0%} of the images": ((), share) for share in SHARES}
     return asked
