@@ -26,6 +26,9 @@ from labelstore.records import ImportRecord
 from labelstore.schema import Status, StoreInfo
 from labelstore.storage import open_source
 
+_MOST = int(np.iinfo(np.int32).max)
+"""The highest label of an image."""
+
 
 class LabelMapWriter:
     """Writes label maps into a store that exists, a shard at a time; `create` makes a new one.
@@ -217,7 +220,10 @@ def check_index(ids: Sequence[str], targets: ArrayLike | None) -> NDArray[np.int
     if len(set(ids)) != len(ids):
         twice = Counter(ids).most_common(1)[0][0]
         raise ImagesError(f"image id {twice!r}: expected each once, got it twice")
-    labels = np.full(len(ids), -1, np.int32) if targets is None else np.asarray(targets, np.int32)
-    if labels.shape != (len(ids),):
-        raise ImagesError(f"targets: expected one for each of {len(ids)} ids, got {list(labels.shape)}")
-    return labels
+    given = np.full(len(ids), -1) if targets is None else np.asarray(targets)
+    if given.shape != (len(ids),):
+        raise ImagesError(f"targets: expected one for each of {len(ids)} ids, got {list(given.shape)}")
+    if given.size and (given.dtype.kind not in "iu" or given.min() < -1 or given.max() > _MOST):
+        what = f"{given.min()} to {given.max()}" if given.dtype.kind in "iu" else str(given.dtype)
+        raise ImagesError(f"targets: expected integers from -1 (none) to {_MOST:,}, got {what}")
+    return given.astype(np.int32)

@@ -16,7 +16,7 @@ from labelstore.pipelines import defaults
 from labelstore.pipelines.choice import EncodingChoice
 from labelstore.pipelines.exchange.array_file import open_arrays, opened_arrays, texts
 from labelstore.pipelines.exchange.listed import Found, put_dense, put_found
-from labelstore.pipelines.exchange.places import store_place
+from labelstore.pipelines.exchange.places import whole_place
 from labelstore.pipelines.exchange.selection import read_ids
 from labelstore.pipelines.exchange.told import Said, listed_choice, listed_classes, record_of, told_by
 from labelstore.pipelines.exchange.transfer import Transfer, transfer
@@ -104,7 +104,7 @@ def import_arrays(asked: ArrayImport, store: str, resources: Resources, observer
         As `transfer`.
     """
     observer.phase("looking at the arrays")
-    path = store_place(asked.path)
+    path = whole_place(asked.path)
     columns, attributes = open_arrays(path)
     told = told_by(path, attributes)
     count, record = _record(asked, columns, told)
@@ -166,7 +166,7 @@ def _ids(asked: ArrayImport, columns: Mapping[str, Column], count: int) -> Seque
 
 def _targets(
     columns: Mapping[str, Column], ids: Sequence[str], told: StoreInfo | None
-) -> tuple[NDArray[np.int32], tuple[str, ...] | None]:
+) -> tuple[NDArray[Any], tuple[str, ...] | None]:
     if "targets" not in columns:
         return folder_targets(ids)
-    return columns["targets"][0 : len(ids)].astype(np.int32), None if told is None else told.target_names
+    return columns["targets"][:], None if told is None else told.target_names

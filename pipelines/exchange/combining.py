@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from labelstore.errors import ImagesError, OptionError, StoreMismatchError
 from labelstore.ids import ImageIds
 from labelstore.pipelines.exchange.layout import Chosen, Layout, PickedRows, WholeShard, lay_out, picked
-from labelstore.pipelines.exchange.places import store_place
+from labelstore.pipelines.exchange.places import whole_place
 from labelstore.pipelines.exchange.selection import Selection
 from labelstore.pipelines.exchange.store_rows import StoreRows
 from labelstore.pipelines.exchange.transfer import Transfer, transfer
@@ -67,7 +67,7 @@ def merge_stores(
     """
     observer.phase("looking at the stores")
     opened = [_open(location) for location in stores]
-    if len({store_place(location) for location in (*stores, dest)}) <= len(stores):
+    if len({whole_place(location) for location in (*stores, dest)}) <= len(stores):
         raise OptionError("expected stores that are distinct, and another place for what they become")
     for other in opened[1:]:
         _require_alike(opened[0], other)
@@ -102,7 +102,7 @@ def subset_store(
     """
     observer.phase("looking at the store")
     opened = _open(store)
-    if store_place(store) == store_place(dest):
+    if whole_place(store) == whole_place(dest):
         raise OptionError(f"{dest}: expected another place than the store's")
     rows = np.intersect1d(selection.rows(opened.ids()), _with_rows(opened, observer))
     if not len(rows):
@@ -125,7 +125,7 @@ def _put_together(
     chosen = [Chosen(each.info, some, each.source.direct) for each, some in zip(opened, rows, strict=True)]
     layout = lay_out(chosen, shard_size)
     info, ids, targets = _index(opened, chosen, layout, shard_size)
-    source = StoreRows(tuple(store_place(each.location) for each in opened))
+    source = StoreRows(tuple(whole_place(each.location) for each in opened))
 
     def part(shard: int) -> WholeShard | PickedRows:
         return layout.shards[shard]

@@ -16,7 +16,7 @@ from labelstore.pipelines.distance import label_distances
 from labelstore.pipelines.encoders import encode
 from labelstore.pipelines.exchange.dense import dense_logits
 from labelstore.pipelines.exchange.listed import among_failed
-from labelstore.pipelines.exchange.places import store_place
+from labelstore.pipelines.exchange.places import whole_place
 from labelstore.pipelines.exchange.store_rows import errors_of, open_store
 from labelstore.pipelines.exchange.transfer import Transfer, transfer
 from labelstore.pipelines.new_store import MapsRecord, info_of
@@ -73,8 +73,8 @@ def convert_store(
         As `transfer`.
     """
     observer.phase("looking at the store")
-    place = store_place(store)
-    if place == store_place(dest):
+    place = whole_place(store)
+    if place == whole_place(dest):
         raise OptionError(f"{dest}: expected another place than the store's")
     source, before = open_source(store)
     status = source.status(np.arange(before.num_rows))

@@ -6,6 +6,6 @@ from labelstore.pipelines.records import absolute
 from labelstore.pipelines.sources.spec import is_url
 
 
-def store_place(location: str) -> str:
-    """Return a store's URL, or its path from the root."""
+def whole_place(location: str) -> str:
+    """Return a URL as it is, or a path from the root: workers may run in another folder."""
     return location if is_url(location) else absolute(location)

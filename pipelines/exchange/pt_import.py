@@ -9,7 +9,7 @@ from labelstore.ids import pack_ids
 from labelstore.pipelines import defaults
 from labelstore.pipelines.class_file import read_classes
 from labelstore.pipelines.exchange.axes import AxesCheck, find_axes
-from labelstore.pipelines.exchange.places import store_place
+from labelstore.pipelines.exchange.places import whole_place
 from labelstore.pipelines.exchange.pt_folder import (
     PtFolder,
     PtImages,
@@ -77,7 +77,7 @@ def import_pt(asked: PtImport, store: str, resources: Resources, observer: Obser
     _check(asked)
     names, class_ids = (None, None) if asked.classes is None else read_classes(asked.classes, asked.num_classes)
     observer.phase("looking for maps")
-    root = store_place(asked.folder)
+    root = whole_place(asked.folder)
     images = _list(asked, root, observer)
     axes = asked.axes
     if asked.check is not None:
@@ -94,7 +94,7 @@ def import_pt(asked: PtImport, store: str, resources: Resources, observer: Obser
         class_names=names,
         class_ids=class_ids,
         target_names=target_names,
-        images_root=None if asked.images is None else store_place(asked.images),
+        images_root=None if asked.images is None else whole_place(asked.images),
         exif=asked.exif,
     )
     ids = pack_ids(images.ids)

@@ -17,7 +17,7 @@ from labelstore.errors import ImagesError, MapsError
 from labelstore.ids import pack_ids
 from labelstore.pipelines.choice import EncodingChoice
 from labelstore.pipelines.exchange.listed import Found, put_found
-from labelstore.pipelines.exchange.places import store_place
+from labelstore.pipelines.exchange.places import whole_place
 from labelstore.pipelines.exchange.told import Said, listed_choice, listed_classes, record_of, told_by
 from labelstore.pipelines.exchange.transfer import Transfer, transfer
 from labelstore.pipelines.new_store import info_of
@@ -100,7 +100,7 @@ def import_tars(asked: TarImport, store: str, resources: Resources, observer: Ob
         As `transfer`.
     """
     observer.phase("looking for maps")
-    root = store_place(asked.folder)
+    root = whole_place(asked.folder)
     files = tuple(sorted(map(str, Path(root).glob("*.tar"))))
     if not files:
         raise ImagesError(f"{asked.folder}: expected tar files in this folder, found none")
@@ -191,10 +191,15 @@ def _whole(file: str, key: str, spans: dict[str, Span], text: bytes) -> tuple[st
 
 def _said(file: str, key: str, text: bytes) -> dict[str, Any]:
     try:
-        said = json.loads(text)
-        return {"id": str(said["id"]), "target": int(said.get("target", -1)), "image_crc32": int(said.get("image_crc32", 0))}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise MapsError(f"{file}: {key}.json: expected an object with an 'id', got {text[:60]!r}") from error
+        said = {"target": -1, "image_crc32": 0, **json.loads(text)}
+    except (ValueError, TypeError):  # no JSON, or no object
+        said = {}
+    if not isinstance(said.get("id"), str):
+        raise MapsError(f"{file}: {key}.json: expected an object with an 'id', got {text[:60]!r}")
+    for name, least, most in (("target", -1, np.iinfo(np.int32).max), ("image_crc32", 0, np.iinfo(np.uint32).max)):
+        if type(said[name]) is not int or not least <= said[name] <= most:
+            raise MapsError(f"{file}: {key}.json: {name}: expected an integer from {least} to {most}, got {said[name]!r}")
+    return said
 
 
 def _attributes(file: Path) -> dict[str, Any]:

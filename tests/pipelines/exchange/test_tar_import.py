@@ -113,6 +113,19 @@ def test_samples_that_are_none(tmp_path):
     for change, error, message in (
         ({"a/2.json": b"no json"}, MapsError, r"a/2\.json: expected an object with an 'id', got b'no json'"),
         ({"a/2.json": b"[1]"}, MapsError, r"a/2\.json: expected an object with an 'id'"),
+        ({"a/2.json": b'{"id": null}'}, MapsError, r"a/2\.json: expected an object with an 'id'"),
+        *(
+            ({"a/2.json": json.dumps({"id": "a/2.jpg", name: value}).encode()}, MapsError, rf"{name}: expected an integer from")
+            for name, value in (
+                ("target", 1 << 31),
+                ("target", -2),
+                ("target", 1.5),
+                ("target", True),
+                ("target", float("inf")),
+                ("image_crc32", -1),
+                ("image_crc32", 1 << 32),
+            )
+        ),
         ({"a/2.json": b'{"id": "../x"}'}, ImagesError, r"image id '\.\./x': expected no"),
         ({"a/2.json": b'{"id": "a/0.jpg"}'}, ImagesError, "expected each once, got it twice"),
     ):
