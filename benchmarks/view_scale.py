@@ -66,7 +66,7 @@ class Server:
 @contextmanager
 def served(store: Path) -> Iterator[Server]:
     code = "from labelstore.cli.main import main; main()"
-    command = [sys.executable, "-c", code, "view", str(store), "--port", "0"]
+    command = [sys.executable, "-c", code, "view", str(store), "--port", "0", "--no-token"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

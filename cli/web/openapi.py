@@ -13,6 +13,7 @@ _REASONS = {
     304: "What the client has is still so.",
     400: "The body is no JSON.",
     401: "A token is needed.",
+    408: "The body did not come in time.",
     404: "There is no such row, or nothing to show of it.",
     409: "The row holds no label map: it is pending, or failed.",
     413: "More than is answered at once.",
@@ -20,7 +21,7 @@ _REASONS = {
     422: "A parameter or the body is not as described.",
     429: "Too many requests; wait as long as `retry-after` says.",
 }
-_ALWAYS = (401, 413, 421, 422, 429)
+_ALWAYS = (401, 408, 413, 421, 422, 429)
 _ERROR = an_object({"error": an_object({"status": INTEGER, "kind": STRING, "message": STRING})})
 
 
@@ -40,9 +41,12 @@ def describe(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": {"Error": _ERROR},
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer"},
+                "address": {"type": "apiKey", "in": "query", "name": "token"},
+            },
         },
-        "security": [{}, {"token": []}],
+        "security": [{"token": []}, {"address": []}],
     }
 
 

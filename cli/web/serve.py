@@ -2,39 +2,69 @@
 
 from __future__ import annotations
 
-import ipaddress
+import os
+import resource
 import secrets
 import socket
 import threading
-import webbrowser
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import uvicorn
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from labelstore.cli.web.app import make_app
-from labelstore.cli.web.guard import Rules
+from labelstore.cli.web.connections import Connections, Limits, limited
+from labelstore.cli.web.guard import Rules, is_loopback
 from labelstore.cli.web.site import Site
 from labelstore.errors import OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_MOST_CONNECTIONS, _IDLE_SECONDS = 512, 30
+TOKEN_VARIABLE = "LABELSTORE_VIEW_TOKEN"
+_LEAST_TOKEN = 16
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def rules_for(host: str, *, token: bool = True) -> Rules:
+    """Return what a server at an address lets through: requests with its token.
+
+    Parameters
+    ----------
+    token
+        False: all requests of this machine.
+
+    Raises
+    ------
+    OptionError
+        No token, at an address that other machines reach; or one in the environment that is easily guessed.
+    """
+    limits = _affordable(Limits())
+    if token:
+        return Rules(token=_token(), limits=limits)
+    if not is_loopback(host):
+        raise OptionError(f"--no-token: only for this machine's own addresses; --host {host} is reached from others")
+    return Rules(limits=limits)
 
 
-def rules_for(host: str) -> Rules:
-    """Return what a server at an address lets through: on other addresses than this machine's own, who has a new token."""
-    return Rules() if is_loopback(host) else Rules(token=secrets.token_urlsafe(24))
+def _token() -> str:
+    """The token that the environment names, else a new one."""
+    given = os.environ.get(TOKEN_VARIABLE)
+    if not given:
+        return secrets.token_urlsafe(24)
+    if len(given) < _LEAST_TOKEN or not given.isascii() or not all(letter.isalnum() or letter in "-._~" for letter in given):
+        raise OptionError(
+            f"{TOKEN_VARIABLE}: expected {_LEAST_TOKEN} or more of letters, digits and '-._~', got {len(given)} characters"
+        )
+    return given
+
+
+def _affordable(limits: Limits) -> Limits:
+    """Leave half of the files that the process may open to the store and the photographs."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
+    return replace(limits, connections=min(limits.connections, most), a_client=min(limits.a_client, max(most // 2, 1)))
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -68,15 +98,15 @@ def address(sock: socket.socket, token: str | None = None) -> str:
 
 def make_server(site: Site, rules: Rules) -> uvicorn.Server:
     """Return a server of a site, not running."""
+    table = Connections(rules.limits)
     config = uvicorn.Config(
-        make_app(site, rules),
+        table.watched(make_app(site, rules)),
+        http=limited(AutoHTTPProtocol, table),
         log_level="error",
         access_log=False,
         server_header=False,
         proxy_headers=False,
         ws="none",
-        limit_concurrency=_MOST_CONNECTIONS,
-        timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=2,
     )
     return uvicorn.Server(config)
@@ -105,11 +135,6 @@ def serving(site: Site, rules: Rules | None = None, host: str = "127.0.0.1") -> 
         server.should_exit = True
         thread.join()
         sock.close()
-
-
-def open_browser(url: str) -> None:
-    """Show an address in the user's browser."""
-    webbrowser.open(url)
 
 
 def _when_started(server: uvicorn.Server, started: Callable[[], None]) -> None:

@@ -9,7 +9,9 @@ import subprocess
 import sys
 import urllib.request
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 
 import pytest
 from commands import command_line, environment, run_here
@@ -39,11 +41,15 @@ def status(url: str, **headers: str) -> int:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_serves_this_machine_until_it_is_interrupted(picture_store, number):
     with started(picture_store) as (process, url):
-        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", url)
-        assert status(url) == status(f"{url}api/healthz") == 200
+        found = re.fullmatch(r"(http://127\.0\.0\.1:\d+/)\?token=([\w-]{32,})", url)
+        assert found is not None, url
+        place, token = found.groups()
+        assert status(place) == status(f"{place}api/healthz") == 401
+        assert status(url) == status(f"{place}api/healthz", Authorization=f"Bearer {token}") == 200
         process.send_signal(number)
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (0, "")
+    assert token not in err
     assert err.splitlines() == [f"Serving {picture_store} (21 images); Ctrl-C ends it.", "Ended."]
 
 
@@ -60,11 +66,40 @@ def test_other_machines_need_the_token_that_is_shown_once(picture_store):
     assert token not in err
 
 
+def test_without_a_token_only_where_that_is_asked_for(picture_store):
+    with started(picture_store, "--host", "127.0.0.2", "--no-token") as (process, url):
+        assert re.fullmatch(r"http://127\.0\.0\.2:\d+/", url)
+        assert status(f"{url}api/healthz") == 200
+        assert status(f"{url}api/healthz", Host="elsewhere.example") == 421
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert "Warning: --no-token: every user and every program of this machine" in err
+    shown = run_here("view", picture_store, "--host", "0.0.0.0", "--no-token")
+    assert (shown.code, "--no-token: only for this machine's own addresses" in shown.message) == (2, True)
+
+
+def test_open_shows_a_private_page_so_that_no_process_has_the_token_as_an_argument(picture_store, tmp_path, monkeypatch):
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/arguments.new; mv {tmp_path}/arguments.new {tmp_path}/arguments\n')
+    browser.chmod(0o755)
+    monkeypatch.setenv("BROWSER", f"{browser} %s")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with started(picture_store, "--open") as (process, url):
+        while not (tmp_path / "arguments").exists():
+            assert process.poll() is None
+        page = Path(urlsplit((tmp_path / "arguments").read_text().strip()).path)
+        assert (page.stat().st_mode & 0o777, page.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+        assert f'url={url}"' in page.read_text()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    assert not page.exists()
+
+
 def test_photographs_are_looked_for_where_one_says(picture_store, pictures, tmp_path):
     with started(picture_store, "--images", tmp_path) as (_, url):
-        assert status(f"{url}api/photo?id=red/1.png") == 404
+        assert status(url.replace("/?", "/api/photo?id=red/1.png&")) == 404
     with started(picture_store, "--images", pictures) as (_, url):
-        assert status(f"{url}api/photo?id=red/1.png") == 200
+        assert status(url.replace("/?", "/api/photo?id=red/1.png&")) == 200
 
 
 def test_what_cannot_be_served_is_said_in_a_line(picture_store, tmp_path):

@@ -17,6 +17,8 @@ from PIL import Image
 from runs import SERIAL
 from web_client import client_of
 
+from labelstore.cli.web.guard import Rules
+from labelstore.cli.web.opening import opening_page
 from labelstore.cli.web.serve import serving
 from labelstore.cli.web.site import Site
 from labelstore.pipelines.annotate import annotate
@@ -104,6 +106,22 @@ def test_it_loads_and_shows_every_thumbnail(opened, viewed):
     tab.get_by_label("maps").check()
     eventually(tab, "document.querySelectorAll('.thumb .pixels').length === 21")
     assert "maps=1" in tab.page.url
+
+
+def test_the_page_of_open_and_links_from_elsewhere_lead_in(browser, picture_store, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    site = Site(str(picture_store))
+    with serving(site, Rules(token="a-token-of-this-test")) as url, opening_page(f"{url}/?token=a-token-of-this-test") as page:
+        with tab(browser, url) as found:
+            found.page.goto(page.as_uri())
+            found.locator(".cell a").first.wait_for()
+            assert found.page.url == f"{url}/"
+            assert (found.said, found.evaluate("document.cookie")) == ([], "")
+            found.open("/store")
+            found.get_by_text("agreement", exact=False).first.wait_for()
+        with tab(browser, url) as other:  # another profile: no cookie
+            other.page.goto(url)
+            assert "asks for its token" in other.page.content()
 
 
 def test_searching_by_id_and_by_class_name(opened, viewed):
