@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from labelstore.cli.class_map_option import class_map_option
 from labelstore.cli.encoding_options import encoding_options
 from labelstore.cli.runs import RunChoice, run_options
 from labelstore.cli.telling import tell
@@ -102,6 +103,7 @@ def _triple(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
 )
 @click.option("--id-column", metavar="NAME", help="Column of image ids; @row: file and row.  [default: the images' paths]")
 @click.option("--label-column", metavar="NAME", help="Column of labels.  [default: label]")
+@class_map_option
 @click.option("--extend", is_flag=True, help="Add images that the store has no rows for; what is done is not touched.")
 @click.option("--retry-failed", is_flag=True, help="Make the shards of images that failed once more.")
 @run_options
@@ -113,6 +115,7 @@ def command(
     image_column: str | None,
     id_column: str | None,
     label_column: str | None,
+    class_map: str | None,
     extend: bool,
     retry_failed: bool,
     how: RunChoice,
@@ -148,6 +151,7 @@ def command(
 
     def run(observer: Observer) -> Summary:
         resources = where.annotators_resources()
-        return annotate(source, store, settings, resources, observer, extend=extend, retry_failed=retry_failed)
+        choices_of_run = {"extend": extend, "retry_failed": retry_failed}
+        return annotate(source, store, settings, resources, observer, **choices_of_run, class_map=class_map)
 
     how.show(run, "annotating", "annotated")

@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from labelstore.cli.class_map_option import class_map_option
 from labelstore.cli.output import human_count
 from labelstore.cli.telling import tell
 from labelstore.evaluation import (
@@ -64,6 +65,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="For --predictions without --labels: the store's classes of at least this score are those that an image shows.  "
     "[default: 0.3]",
 )
+@class_map_option
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def command(
     store: str,
@@ -72,6 +74,7 @@ def command(
     by: str,
     thresholds: tuple[float, ...],
     present: float | None,
+    class_map: str | None,
     as_json: bool,
 ) -> None:
     """Hold a store's labels against multi-labels, or a classifier's predictions against either.
@@ -95,11 +98,11 @@ def command(
     found: dict[str, Evaluation] = {}
     levels = thresholds or THRESHOLDS
     if labels is not None:
-        found["store"] = evaluate_store(reader, truth, levels, by)
+        found["store"] = evaluate_store(reader, truth, levels, by, class_map)
     unknown = 0
     if predictions is not None:
         given = read_predictions(predictions, reader)
-        found["predictions"] = evaluate_predictions(reader, given, truth, levels)
+        found["predictions"] = evaluate_predictions(reader, given, truth, levels, class_map)
         unknown = given.unknown
     if as_json:
         click.echo(json.dumps(_as_json(store, truth, found, unknown), indent=2))

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from labelstore.agreement import Agreement, label_agreement
+from labelstore.cli.class_map_option import class_map_option
 from labelstore.cli.output import human_bytes, human_count, human_seconds
 from labelstore.cli.telling import tell
 from labelstore.errors import DamagedError
@@ -28,10 +29,11 @@ _MOST_CHARACTERS = 2000
 
 @click.command("info")
 @click.argument("store", default="labels.zarr")
+@class_map_option
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, all failures with their reasons included.")
 @click.option("--watch", is_flag=True, help="Look again every few seconds until no row is pending.")
 @click.option("--every", type=click.FloatRange(0.1), default=5, show_default=True, metavar="SECONDS", help="For --watch.")
-def command(store: str, as_json: bool, watch: bool, every: float) -> None:
+def command(store: str, class_map: str | None, as_json: bool, watch: bool, every: float) -> None:
     """Sum a store up: rows, size, annotator, versions.
 
     \b
@@ -45,9 +47,9 @@ def command(store: str, as_json: bool, watch: bool, every: float) -> None:
         _watch(reader, store, every)
     counts = count_rows(reader, store)
     if as_json:
-        click.echo(json.dumps(_as_json(reader, store, counts), indent=2))
+        click.echo(json.dumps(_as_json(reader, store, counts, _agreement(reader, class_map)), indent=2))
     else:
-        _show(reader, store, counts)
+        _show(reader, store, counts, _agreement(reader, class_map))
 
 
 def _watch(reader: LabelMapReader, store: str, every: float) -> None:
@@ -68,12 +70,12 @@ def _watch(reader: LabelMapReader, store: str, every: float) -> None:
         time.sleep(every)
 
 
-def _show(reader: LabelMapReader, store: str, counts: StoreCounts) -> None:
+def _show(reader: LabelMapReader, store: str, counts: StoreCounts, agreement: Agreement | str | None) -> None:
     console = Console()
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")  # a path is shown whole
-    facts = [*facts_of(reader.info, store, counts), ("agreement", _agreement_in_words(_agreement(reader)))]
+    facts = [*facts_of(reader.info, store, counts), ("agreement", _agreement_in_words(agreement))]
     for name, value in facts:
         table.add_row(Text(name, style="bold"), Text(value[:_MOST_CHARACTERS]))  # Text: names in it may look like markup
     console.print(table)
@@ -154,10 +156,10 @@ def _imported(record: ImportRecord) -> str:
     return f"as {record.kind}{axes}{place}{distance}"
 
 
-def _agreement(reader: LabelMapReader) -> Agreement | str | None:
+def _agreement(reader: LabelMapReader, class_map: str | None) -> Agreement | str | None:
     """What is found, or why the maps cannot be read: a damaged store can be summed up all the same."""
     try:
-        return label_agreement(reader)
+        return label_agreement(reader, class_map=class_map)
     except DamagedError as error:
         return str(error)
 
@@ -175,9 +177,8 @@ def _numbers(values: tuple[float, ...]) -> str:
     return " ".join(f"{value:g}" for value in values)
 
 
-def _as_json(reader: LabelMapReader, store: str, counts: StoreCounts) -> dict[str, Any]:
+def _as_json(reader: LabelMapReader, store: str, counts: StoreCounts, agreement: Agreement | str | None) -> dict[str, Any]:
     info = asdict(reader.info)
-    agreement = _agreement(reader)
     failures = failures_of(reader, counts.rows)
     return {
         "store": store,

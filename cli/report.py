@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from labelstore.cli.class_map_option import class_map_option
 from labelstore.cli.output import human_bytes
 from labelstore.cli.progress import ProgressBar
 from labelstore.cli.reporting.gather import gather
@@ -28,8 +29,9 @@ from labelstore.errors import OptionError
     metavar="ROOT",
     help="Where the photographs lie: what annotate takes.  [default: as the store recorded]",
 )
+@class_map_option
 @click.option("--examples", type=click.IntRange(0, 500), default=24, show_default=True, help="Images shown of each kind.")
-def command(store: str, out: Path, images: str | None, examples: int) -> None:
+def command(store: str, out: Path, images: str | None, class_map: str | None, examples: int) -> None:
     """Report what the maps say of a data set: one HTML file, and a ranked list of likely wrong labels (CSV).
 
     Images with several classes, likely wrong single labels, how often random
@@ -48,7 +50,7 @@ def command(store: str, out: Path, images: str | None, examples: int) -> None:
         raise OptionError(f"--out {out}: there is no folder {str(out.parent)!r}")
     console = Console(stderr=True)
     with ProgressBar(console, "looking at maps", "maps") as bar:
-        findings = gather(store, bar)
+        findings = gather(store, bar, class_map)
     listed = out.with_suffix(".csv")
     with console.status("drawing"):
         text = write_page(findings, Photographs(findings.reader.info, images), examples, listed.name)

@@ -7,6 +7,7 @@ import contextlib
 import click
 from rich.console import Console
 
+from labelstore.cli.class_map_option import class_map_option
 from labelstore.cli.telling import tell, warn
 from labelstore.errors import MissingExtraError
 
@@ -18,11 +19,14 @@ from labelstore.errors import MissingExtraError
     metavar="ROOT",
     help="Where the photographs lie: what annotate takes.  [default: as the store recorded]",
 )
+@class_map_option
 @click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0: any that is free.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Listen there.")
 @click.option("--open", "opened", is_flag=True, help="Show it in the browser.")
 @click.option("--no-token", is_flag=True, help="Answer every user and program of this machine, without the token.")
-def command(store: str, images: str | None, port: int, host: str, opened: bool, no_token: bool) -> None:
+def command(
+    store: str, images: str | None, class_map: str | None, port: int, host: str, opened: bool, no_token: bool
+) -> None:
     """Look at a store in a browser: images, maps, soft labels of crops, statistics.
 
     STORE is a path or a URL. The address that is printed holds a token, which is
@@ -45,7 +49,7 @@ def command(store: str, images: str | None, port: int, host: str, opened: bool, 
     from labelstore.cli.web.site import Site
 
     console = Console(stderr=True)
-    site = Site(store, images)
+    site = Site(store, images, class_map)
     rules = rules_for(host, token=not no_token)
     sock = bind(host, port)
     url = address(sock, rules.token)

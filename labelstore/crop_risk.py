@@ -56,7 +56,7 @@ def crop_risk(
     best = np.empty(len(each), np.int64)
     for start in range(0, len(each), _BATCH * crops):
         part = slice(start, start + _BATCH * crops)
-        best[part] = reader.pool(each[part], boxes[part]).argmax(axis=1)
+        best[part] = survey.merge(reader.pool(each[part], boxes[part])).argmax(axis=1)
     whole, own = best != survey.best[each], best != survey.own[each]
     labelled = survey.own[each] >= 0
     differs = own if labelled.any() else whole

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from labelstore.class_columns import ClassColumns
 from labelstore.encodings import Arrays, Encoding
-from labelstore.errors import ClassMapError, OptionError
+from labelstore.errors import OptionError
 from labelstore.schema import StoreInfo
 
 _BLOCK = 128
@@ -32,35 +32,25 @@ def check_temperature(temperature: float) -> np.float32:
     return np.float32(temperature)
 
 
-def check_class_map(class_map: Any, num_classes: int) -> NDArray[np.intp] | None:
-    """Return the store's class of each wanted column, ``[D]``, checked; None for all classes as they are.
-
-    Raises
-    ------
-    ClassMapError
-        Not one dimension of whole numbers in 0..num_classes - 1.
-    """
-    if class_map is None:
-        return None
-    columns = np.asarray(class_map)
-    if columns.ndim != 1 or not columns.size or columns.dtype.kind not in "iu":
-        raise ClassMapError(f"class_map: expected whole numbers [D], got {columns.dtype} {list(columns.shape)}")
-    outside = (columns < 0) | (columns >= num_classes)
-    if outside.any():
-        place = int(np.argmax(outside))
-        raise ClassMapError(f"class_map[{place}]: expected a class of the store, 0..{num_classes - 1}, got {columns[place]}")
-    return columns.astype(np.intp)
-
-
 def pool_maps(
-    encoding: Encoding, maps: Arrays, boxes: NDArray[np.float64], info: StoreInfo, temperature: np.float32, columns: Any
+    encoding: Encoding,
+    maps: Arrays,
+    boxes: NDArray[np.float64],
+    info: StoreInfo,
+    temperature: np.float32,
+    columns: ClassColumns | None,
 ) -> NDArray[np.float32]:
     """Return the soft labels of checked maps and boxes, block by block, in NumPy."""
     soft = np.empty((len(boxes), info.num_classes if columns is None else len(columns)), np.float32)
     for start in range(0, len(boxes), _BLOCK):
         block = slice(start, start + _BLOCK)
         logits = encoding.pool({name: part[block] for name, part in maps.items()}, boxes[block], info)
-        softmax(logits if columns is None else logits[:, columns], temperature, soft[block])
+        if columns is None:
+            softmax(logits, temperature, soft[block])
+        elif columns.starts is None:
+            softmax(logits[:, columns.classes], temperature, soft[block])
+        else:
+            columns.gather(softmax(logits[:, columns.classes], temperature), soft[block])
     return soft
 
 

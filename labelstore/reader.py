@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from labelstore.boxes import check_boxes
+from labelstore.class_columns import check_class_map
 from labelstore.encodings import SoftLabels, find_encoding
 from labelstore.errors import MissingExtraError
 from labelstore.fetch import RowFetcher
 from labelstore.ids import IdTable
 from labelstore.keys import resolve_keys
 from labelstore.labelmap import LabelMap
-from labelstore.pooling import check_class_map, check_temperature, pool_maps
+from labelstore.pooling import check_temperature, pool_maps
 from labelstore.records import AnnotatorRecord
 from labelstore.schema import StoreInfo
 from labelstore.storage import CachedSource, open_source
@@ -195,7 +196,8 @@ class LabelMapReader:
             Divides the pooled logits before the softmax.
         class_map
             ``[D]``: the store's class of each wanted column, where the columns are not to be the annotator's classes in
-            their order; the softmax is over these D alone.
+            their order; the softmax is over these alone. ``[D, G]``, or a list of lists: several classes a column, -1 after
+            the last; their probabilities are added.
 
         Returns
         -------

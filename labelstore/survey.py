@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from labelstore.agreement import own_classes, target_classes
 from labelstore.boxes import WHOLE_IMAGE
+from labelstore.class_map import ClassMap
 from labelstore.labelmap import location_probabilities
+from labelstore.own_labels import OwnLabels, own_labels
 from labelstore.reader import LabelMapReader
 from labelstore.schema import NO_CLASS
 
@@ -32,6 +33,9 @@ class Survey:
     ----------
     reader
         The store; of its rows the first `MOST_ROWS` are kept.
+    class_map
+        Which classes of the store the images' labels are: see `own_labels`. Where a label has several, the first one of these
+        counts for all in ``best`` and ``own``.
 
     Attributes
     ----------
@@ -49,13 +53,14 @@ class Survey:
         share of such locations (of 255), largest first; 65535 and 0 where there are fewer.
     """
 
-    def __init__(self, reader: LabelMapReader) -> None:
+    def __init__(self, reader: LabelMapReader, class_map: ClassMap | None = None) -> None:
         rows = min(len(reader), MOST_ROWS)
         self.num_classes = reader.num_classes
         self.known = np.zeros(rows, np.bool_)
         self.best = np.full(rows, NO_CLASS, np.uint16)
         self.best_probability = np.zeros(rows, np.float16)
-        self.own = _own_classes(reader)[:rows]
+        self._labels = own_labels(reader.info, class_map) or OwnLabels(np.empty(0, np.int64))
+        self.own = self._labels.of(reader.targets[:rows]).astype(np.int32)
         self.own_probability = np.full(rows, np.nan, np.float16)
         self.entropy = np.zeros(rows, np.float16)
         self.present = np.full((rows, PRESENT), NO_CLASS, np.uint16)
@@ -66,7 +71,7 @@ class Survey:
 
     def add(self, reader: LabelMapReader, rows: NDArray[np.int64]) -> None:
         """Look at some rows, which must be done. Raises as `LabelMapReader.pool`."""
-        soft = reader.pool(rows, np.tile(WHOLE_IMAGE, (len(rows), 1)))
+        soft = self.merge(reader.pool(rows, np.tile(WHOLE_IMAGE, (len(rows), 1))))
         self.best[rows] = soft.argmax(axis=1)
         self.best_probability[rows] = soft.max(axis=1)
         self.entropy[rows] = entropy(soft)
@@ -76,6 +81,10 @@ class Survey:
         sure = location_probabilities(maps.classes, maps.scores, self.num_classes)[:, 0] >= SURE
         self.present[rows], self.shares[rows] = present_classes(np.where(sure, maps.classes[:, 0], np.uint16(NO_CLASS)))
         self.known[rows] = True
+
+    def merge(self, soft: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return soft labels in which the classes of one label are one; see `OwnLabels.merge`."""
+        return self._labels.merge(soft)
 
     def has_class(self, chosen: int, share: float = 0.0) -> NDArray[np.bool_]:
         """Mark the rows with a class that is the best one in at least such a share of the locations."""
@@ -135,10 +144,3 @@ def present_classes(best: NDArray[np.uint16]) -> tuple[NDArray[np.uint16], NDArr
 def least_share(share: float) -> int:
     """The smallest number of 255 that stands for at least a share; 1 for any."""
     return max(int(np.ceil(share * _SHARE_LEVELS)), 1)
-
-
-def _own_classes(reader: LabelMapReader) -> NDArray[np.int32]:
-    classes = target_classes(reader.info)
-    if classes is None:
-        return np.full(len(reader), -1, np.int32)
-    return own_classes(reader.targets, classes).astype(np.int32)

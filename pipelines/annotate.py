@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from labelstore.class_map import ClassMap
 from labelstore.ids import pack_ids
+from labelstore.own_labels import own_labels
 from labelstore.pipelines.annotators.spec import EnsembleSpec
 from labelstore.pipelines.distance import DistanceSpec, measure_distance
 from labelstore.pipelines.engine import Engine, Work
@@ -57,6 +59,7 @@ def annotate(
     *,
     extend: bool = False,
     retry_failed: bool = False,
+    class_map: ClassMap | None = None,
 ) -> Summary:
     """Make the label maps of all images of a source that the store does not hold yet.
 
@@ -72,6 +75,8 @@ def annotate(
         Add images that the store has no rows for.
     retry_failed
         Make the shards with failed rows once more.
+    class_map
+        Which classes of the annotator the images' own labels are, for the agreement in the summary: see `own_labels`.
 
     Raises
     ------
@@ -86,6 +91,8 @@ def annotate(
     listing = list_images(source)
     with try_store_lock(store) as unwritable:
         found = find_store(store, settings, listing, Intent(extend, retry_failed, unwritable is None), observer)
+        if found is not None:
+            own_labels(found.info, class_map)  # a map that does not fit is refused before the work
         if unwritable is not None and (extend or retry_failed):
             raise unwritable
         if found is not None and not found.pending:
@@ -101,11 +108,12 @@ def annotate(
         with open_engine(resources, Needs(wanted, store, sample), observer) as (engine, resources):
             require_decoder(decoder, resources.device)
             if found is None:
-                found = _create(engine, store, settings, listing, resources, observer, spec, exif, sample)
+                found = _create(engine, store, settings, listing, resources, observer, spec, exif, sample, class_map)
             else:
                 observer.phase(f"loading {found.info.annotator.full_name}")
                 engine.everywhere(load_annotators, wanted, resources.device)()
-            summary = _run(engine, _job(found.info, store, resources), found, listing, resources, observer)
+            job = _job(found.info, store, resources)
+            summary = _run(engine, job, found, listing, resources, observer, class_map)
         # Of workers that died; and the ids' array that --extend has replaced, which readers may have needed until now.
         remove_left_overs(store, found.info)
         return summary
@@ -121,6 +129,7 @@ def _create(
     annotators: EnsembleSpec,
     exif: str,
     sample: tuple[Place, ...],
+    class_map: ClassMap | None,
 ) -> ExistingStore:
     """Look at the annotators, and create the store."""
     observer.phase(f"loading {' + '.join(settings.models)}")
@@ -128,6 +137,7 @@ def _create(
     _warn_if_flat(probe, observer)
     ids = pack_ids(listing.ids)
     info = new_store_info(settings, listing, probe.annotators, ids.shape[1], exif)
+    own_labels(info, class_map)
     observer.phase("measuring the labels' distance to the annotator's")
     recorded = recorded_annotators(info, resources.compiled)
     loaded = engine.everywhere(load_annotators, recorded, resources.device)
@@ -139,11 +149,18 @@ def _create(
 
 
 def _run(
-    engine: Engine, job: JobSpec, found: ExistingStore, listing: Listing, resources: Resources, observer: Observer
+    engine: Engine,
+    job: JobSpec,
+    found: ExistingStore,
+    listing: Listing,
+    resources: Resources,
+    observer: Observer,
+    class_map: ClassMap | None,
 ) -> Summary:
     part = functools.partial(shard_places, found, listing)
     specs = tasks(job, found.pending, found.info.shard_size, resources.workers, part)
-    return finish_shards(engine, ANNOTATING, specs, job.store, found.info, found.pending, observer, found.left)
+    pending = found.pending
+    return finish_shards(engine, ANNOTATING, specs, job.store, found.info, pending, observer, found.left, class_map)
 
 
 def _warn_if_flat(probe: Probe, observer: Observer) -> None:

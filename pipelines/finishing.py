@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from labelstore.class_map import ClassMap
 from labelstore.pipelines.engine import Engine, K, Work
 from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.summary import Summary, summarise
@@ -23,6 +24,7 @@ def finish_shards(
     pending: Sequence[int],
     observer: Observer,
     left: int = 0,
+    class_map: ClassMap | None = None,
 ) -> Summary:
     """Finish the pending shards of a store, and sum it up.
 
@@ -32,6 +34,8 @@ def finish_shards(
         Of all pending shards.
     left
         Rows of other shards that stay pending.
+    class_map
+        Which classes the images' own labels are: see `own_labels`.
     """
     start = time.perf_counter()
     rows = np.concatenate([np.array(info.shard_rows(shard)) for shard in pending])
@@ -39,4 +43,4 @@ def finish_shards(
     tally = Tally(observer)
     for report in engine.run(work, tasks, tally.progress):
         tally.finish(report)
-    return summarise(store, info, len(rows), time.perf_counter() - start, rows)
+    return summarise(store, info, len(rows), time.perf_counter() - start, rows, class_map)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.agreement import Agreement, label_agreement
+from labelstore.class_map import ClassMap
 from labelstore.reader import LabelMapReader
 from labelstore.schema import Status, StoreInfo
 from labelstore.summary import StoreCounts, count_rows, failures_of
@@ -31,11 +32,18 @@ class Summary:
     agreement: Agreement | None = None
 
 
-def summarise(location: str, info: StoreInfo, new_rows: int, seconds: float, made: NDArray[np.int64] | None = None) -> Summary:
-    """Look at the store after a run; ``made`` are its rows."""
+def summarise(
+    location: str,
+    info: StoreInfo,
+    new_rows: int,
+    seconds: float,
+    made: NDArray[np.int64] | None = None,
+    class_map: ClassMap | None = None,
+) -> Summary:
+    """Look at the store after a run; ``made`` are its rows, ``class_map`` is for the agreement: see `label_agreement`."""
     reader = LabelMapReader(location, compiled=False)
     done = reader.status() == Status.DONE
     example = reader.ids[int(done.argmax())] if done.any() else None
     counts = count_rows(reader, location)
-    agreement = label_agreement(reader, made) if made is not None else None
+    agreement = label_agreement(reader, made, class_map=class_map) if made is not None else None
     return Summary(location, info, counts, new_rows, seconds, failures_of(reader, LISTED_FAILURES), example, agreement)

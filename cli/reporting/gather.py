@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from labelstore.class_map import ClassMap
 from labelstore.crop_risk import CropRisk, crop_risk
 from labelstore.errors import ImagesError
 from labelstore.pipelines.observer import Observer
@@ -34,8 +35,8 @@ class Findings:
     risk: CropRisk
 
 
-def gather(store: str, observer: Observer) -> Findings:
-    """Look at all maps of a store.
+def gather(store: str, observer: Observer, class_map: ClassMap | None = None) -> Findings:
+    """Look at all maps of a store; ``class_map``: see `own_labels`.
 
     Raises
     ------
@@ -43,7 +44,7 @@ def gather(store: str, observer: Observer) -> Findings:
         The store holds no map yet.
     """
     reader = LabelMapReader(store)
-    survey = Survey(reader)
+    survey = Survey(reader, class_map)
     rows = np.flatnonzero(reader.status()[: len(survey)] == Status.DONE)
     observer.plan(len(rows), 0)
     for start in range(0, len(rows), _BATCH):

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from labelstore.class_map import ClassMap
 from labelstore.cli.mapview import class_name
 from labelstore.cli.web.surveying import Surveyor
 from labelstore.pipelines.photographs import Photographs
@@ -58,15 +59,17 @@ class Site:
         The store: a path or a URL.
     images
         Where its photographs lie, if not as it recorded.
+    class_map
+        Which classes the images' own labels are: see `own_labels`.
     """
 
-    def __init__(self, location: str, images: str | None = None) -> None:
+    def __init__(self, location: str, images: str | None = None, class_map: ClassMap | None = None) -> None:
         self.location = location
         self.reader = LabelMapReader(location)
         self.info = self.reader.info
         self.targets = self.reader.targets
         self.photographs = Photographs(self.info, images)
-        self.surveyor = Surveyor(self.reader)
+        self.surveyor = Surveyor(self.reader, class_map)
         self.pictures: Kept[bytes] = Kept(_PICTURE_BYTES, len)
         self.selections: Kept[NDArray[np.int32]] = Kept(_KEPT_SELECTIONS, lambda _: 1)
         self._counts: tuple[float, StoreCounts] | None = None

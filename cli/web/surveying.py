@@ -8,6 +8,7 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
+from labelstore.class_map import ClassMap
 from labelstore.errors import LabelStoreError
 from labelstore.reader import LabelMapReader
 from labelstore.schema import Status
@@ -35,8 +36,8 @@ class Surveyor:
         Messages of rows that cannot be read, by row.
     """
 
-    def __init__(self, reader: LabelMapReader) -> None:
-        self.survey = Survey(reader)
+    def __init__(self, reader: LabelMapReader, class_map: ClassMap | None = None) -> None:
+        self.survey = Survey(reader, class_map)
         self.version = 0
         self.damaged: dict[int, str] = {}
         self.finished = threading.Event()

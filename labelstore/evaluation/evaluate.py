@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from labelstore.agreement import own_classes, target_classes
+from labelstore.class_map import ClassMap
 from labelstore.errors import ImagesError, OptionError
 from labelstore.evaluation.metrics import MultiLabelCounts, Report
 from labelstore.evaluation.multilabels import MultiLabels
 from labelstore.evaluation.predictions import Predictions
 from labelstore.evaluation.scores import Batch, score_batches
+from labelstore.own_labels import own_labels
 from labelstore.reader import LabelMapReader
 from labelstore.schema import Status
 
@@ -60,7 +61,11 @@ class Evaluation:
 
 
 def evaluate_store(
-    reader: LabelMapReader, truth: MultiLabels, thresholds: Sequence[float] = THRESHOLDS, by: str = "image"
+    reader: LabelMapReader,
+    truth: MultiLabels,
+    thresholds: Sequence[float] = THRESHOLDS,
+    by: str = "image",
+    class_map: ClassMap | None = None,
 ) -> Evaluation:
     """Hold a store's labels of images against multi-labels.
 
@@ -68,6 +73,8 @@ def evaluate_store(
     ----------
     by
         What a class's score is: see `score_batches`.
+    class_map
+        Which classes the images' own labels are: see `own_labels`.
 
     Raises
     ------
@@ -76,13 +83,19 @@ def evaluate_store(
     """
     rows = truth.rows()
     done = rows[reader.status(rows) == Status.DONE]
-    return _evaluate(reader, truth, done, score_batches(reader, done, by), thresholds)
+    return _evaluate(reader, truth, done, score_batches(reader, done, by), thresholds, class_map)
 
 
 def evaluate_predictions(
-    reader: LabelMapReader, given: Predictions, truth: MultiLabels, thresholds: Sequence[float] = THRESHOLDS
+    reader: LabelMapReader,
+    given: Predictions,
+    truth: MultiLabels,
+    thresholds: Sequence[float] = THRESHOLDS,
+    class_map: ClassMap | None = None,
 ) -> Evaluation:
     """Hold a classifier's probabilities against multi-labels, and against the store's labels of whole images.
+
+    ``class_map``: which classes the images' own labels are, see `own_labels`.
 
     Raises
     ------
@@ -96,7 +109,7 @@ def evaluate_predictions(
         for start in range(0, len(rows), _BATCH):
             yield rows[start : start + _BATCH], given.probabilities[places[start : start + _BATCH]]
 
-    return _evaluate(reader, truth, rows, batches(), thresholds, _distance(reader, given))
+    return _evaluate(reader, truth, rows, batches(), thresholds, class_map, _distance(reader, given))
 
 
 def _evaluate(
@@ -105,13 +118,14 @@ def _evaluate(
     rows: NDArray[np.int64],
     batches: Iterable[Batch],
     thresholds: Sequence[float],
+    class_map: ClassMap | None,
     distance: Distance | None = None,
 ) -> Evaluation:
     if not thresholds or not all(0 < threshold <= 1 for threshold in thresholds):
         raise OptionError(f"thresholds: expected numbers above 0 and at most 1, got {list(thresholds)}")
     if not len(rows):
         raise ImagesError(f"none of the {len(truth.classes)} images with classes has a label map and a prediction")
-    counts, own = MultiLabelCounts(thresholds), _OwnLabels(reader)
+    counts, own = MultiLabelCounts(thresholds), _OwnLabels(reader, class_map)
     for part, scores in batches:
         present = truth.table(part.tolist(), reader.num_classes)
         counts.add(scores, present)
@@ -122,18 +136,19 @@ def _evaluate(
 class _OwnLabels:
     """How often images' own labels are the best class, and among the multi-labels."""
 
-    def __init__(self, reader: LabelMapReader) -> None:
-        self._classes, self._targets = target_classes(reader.info), reader.targets
+    def __init__(self, reader: LabelMapReader, class_map: ClassMap | None) -> None:
+        self._labels, self._targets = own_labels(reader.info, class_map), reader.targets
         self._images = self._best = self._present = 0
 
     def add(self, rows: NDArray[np.int64], scores: NDArray[np.floating], present: NDArray[np.bool_]) -> None:
-        if self._classes is None:
+        if self._labels is None:
             return
-        own = own_classes(self._targets[rows], self._classes)
+        own = self._labels.of(self._targets[rows])
         places = np.flatnonzero(own >= 0)
+        best = self._labels.merge(scores[places]).argmax(axis=1)
         self._images += len(places)
-        self._best += int((scores[places].argmax(axis=1) == own[places]).sum())
-        self._present += int(present[places, own[places]].sum())
+        self._best += int((best == own[places]).sum())
+        self._present += int(self._labels.merge(present[places])[np.arange(len(places)), own[places]].sum())
 
     @property
     def top1(self) -> float | None:

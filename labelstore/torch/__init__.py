@@ -4,8 +4,9 @@
 box. `pool` makes soft labels and token labels where the model is.
 """
 
+from labelstore.class_map import match_classes
+from labelstore.class_map_file import read_class_map
 from labelstore.torch.augment import without_geometry
-from labelstore.torch.classes import match_classes
 from labelstore.torch.dataset import SoftLabelDataset
 from labelstore.torch.follow import FollowedTransform, follow
 from labelstore.torch.images import load_upright
@@ -23,6 +24,7 @@ __all__ = [
     "match_classes",
     "pool",
     "pool_logits",
+    "read_class_map",
     "soft_cross_entropy",
     "sparsify",
     "without_geometry",

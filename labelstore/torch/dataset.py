@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from labelstore.class_map import ClassMap, match_classes
 from labelstore.encodings import find_encoding
 from labelstore.errors import LabelStoreError, OptionError, PendingRowError
 from labelstore.reader import LabelMapReader
 from labelstore.schema import Status
-from labelstore.torch.classes import ClassMap, match_classes
 from labelstore.torch.follow import follow
 from labelstore.torch.images import DatasetImages, Ids, check_crc32, check_orientation
 from labelstore.torch.pooling import pool
@@ -99,7 +99,7 @@ class SoftLabelDataset(Dataset[Any]):
         self._images = DatasetImages(dataset, ids)
         check_orientation(self._images.loader, reader.info.exif)
         self.class_map = match_classes(reader.info, self._images.classes, class_map, repr(reader))
-        """int64 ``[D]``: the store's class of each of the data set's; None where they are the same."""
+        """int64 ``[D]`` or ``[D, G]``: the store's classes of each of the data set's; None where they are the same."""
         self._rows = find_rows(reader, self._images.ids, missing)
         self._yields, self._grid, self._temperature = yields, grid, temperature
         self._check_images, self._with_target = check_images, with_target
@@ -170,7 +170,7 @@ class SoftLabelDataset(Dataset[Any]):
 
     def _one_hot_map(self, target: int) -> dict[str, Tensor]:
         """A packed map that pools to the one-hot label of a target, whatever the box."""
-        chosen = target if self.class_map is None else int(self.class_map[target])
+        chosen = target if self.class_map is None else int(self.class_map[target].flat[0])
         info = self.reader.info
         packed = find_encoding(info.encoding, "store").one_class(chosen, _CERTAIN, info)
         return {name: torch.from_numpy(part) for name, part in packed.items()}

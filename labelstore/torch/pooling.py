@@ -57,7 +57,8 @@ def pool(
     temperature
         Divides the pooled logits before the softmax.
     class_map
-        ``[D]``: the store's class of each wanted column; the softmax is over these alone.
+        ``[D]``: the store's class of each wanted column; the softmax is over these alone. ``[D, G]``: several classes a
+        column, -1 after the last; their probabilities are added.
 
     Returns
     -------
@@ -74,8 +75,13 @@ def pool(
     """
     if not 0 < temperature < math.inf:
         raise OptionError(f"temperature: expected a positive number, got {temperature!r}")
-    logits = pool_logits(maps, boxes, num_classes, map_size=map_size, grid=grid, class_map=class_map)
-    return torch.softmax(logits if temperature == 1 else logits / temperature, dim=-1)
+    several = class_map is not None and class_map.ndim == 2
+    columns = class_map.clamp(min=0).flatten() if several and class_map is not None else class_map
+    logits = pool_logits(maps, boxes, num_classes, map_size=map_size, grid=grid, class_map=columns)
+    if several and class_map is not None:
+        logits = logits.masked_fill(class_map.flatten() < 0, -math.inf)
+    soft = torch.softmax(logits if temperature == 1 else logits / temperature, dim=-1)
+    return soft.unflatten(-1, class_map.shape).sum(dim=-1) if several and class_map is not None else soft
 
 
 @torch.no_grad()
@@ -88,7 +94,8 @@ def pool_logits(
     grid: tuple[int, int] | None = None,
     class_map: Tensor | None = None,
 ) -> Tensor:
-    """Return the pooled logits, float32; classes that are not listed are at 0. As `pool`, before the softmax."""
+    """Return the pooled logits, float32; classes that are not listed are at 0. As `pool`, before the softmax; ``class_map`` is
+    ``[D]``."""
     rows, columns = _check_grid(grid)
     spectral = "patterns" in maps
     height, width = check_spectral(maps, num_classes, map_size) if spectral else check_topk(maps)

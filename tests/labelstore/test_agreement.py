@@ -11,10 +11,15 @@ import pytest
 from commands import run_here
 from folders import edit_attributes
 from pictures import paint
-from toy_annotators import NAMES
+from toy_annotators import NAMES, PALETTE
 
 from labelstore import LabelMapReader
-from labelstore.agreement import Agreement, label_agreement, target_classes
+from labelstore.agreement import Agreement, label_agreement
+from labelstore.boxes import WHOLE_IMAGE
+from labelstore.class_map import match_classes
+from labelstore.errors import ClassMatchError
+from labelstore.own_labels import own_labels
+from labelstore.survey import Survey
 
 FOLDERS = {
     "names": dict(zip(NAMES, NAMES, strict=True)),
@@ -105,17 +110,17 @@ def change(store: Path, **values: object) -> LabelMapReader:
 def test_classes_of_labels(picture_store, tmp_path):
     store = Path(shutil.copytree(picture_store, tmp_path / "labels.zarr"))
     info = LabelMapReader(store).info
-    assert target_classes(info).tolist() == [NAMES.index(name) for name in ("blue", "green", "red")]
+    assert own_labels(info).classes.tolist() == [NAMES.index(name) for name in ("blue", "green", "red")]
     info = change(store, target_names=["blue", "pink", "red"]).info
-    assert target_classes(info).tolist() == [NAMES.index("blue"), -1, NAMES.index("red")]
+    assert own_labels(info).classes.tolist() == [NAMES.index("blue"), -1, NAMES.index("red")]
     info = change(store, target_names=["0", "7", "8"]).info
-    assert target_classes(info).tolist() == [0, 7, -1]
+    assert own_labels(info).classes.tolist() == [0, 7, -1]
     info = change(store, target_names=None).info  # labels in numbers
-    assert target_classes(info).tolist() == list(range(8))
+    assert own_labels(info).classes.tolist() == list(range(8))
     info = change(store, target_names=["blue", "red"], class_ids=None, class_names=["red", "red", *NAMES[2:]]).info
-    assert target_classes(info).tolist() == [NAMES.index("blue"), -1]  # which red?
+    assert own_labels(info).classes.tolist() == [NAMES.index("blue"), -1]  # which red?
     info = change(store, class_ids=None, class_names=None).info
-    assert target_classes(info) is None
+    assert own_labels(info) is None
 
 
 def test_labels_in_numbers_are_class_numbers(picture_store, tmp_path):
@@ -125,6 +130,79 @@ def test_labels_in_numbers_are_class_numbers(picture_store, tmp_path):
     found = label_agreement(reader)
     assert found.images == 21
     assert found.top1 <= 1 / 3
+
+
+# With a class map
+
+
+def test_a_class_map_says_which_classes_labels_are(make_store, tmp_path):
+    for name, colour in (("sky", "blue"), ("grass", "lime"), ("sea", "cyan"), ("blue", "blue")):
+        paint(tmp_path / "images" / name / "x.png", colour)
+    make_store(tmp_path / "images", top_k=8)
+    reader = LabelMapReader(tmp_path / "labels.zarr")
+    assert label_agreement(reader) == Agreement(1.0, 1.0, 1)  # of blue alone
+    found = label_agreement(reader, class_map={"grass": "green", "sea": "red"})
+    assert (found.top1, found.images) == (pytest.approx(2 / 3), 3)
+    assert label_agreement(reader, class_map={"blue": None, "grass": ["green", "yellow"]}) == Agreement(1.0, 1.0, 1)
+    (tmp_path / "map.csv").write_text("label,class\ngrass,green\n")
+    assert label_agreement(reader, class_map=tmp_path / "map.csv") == Agreement(1.0, 1.0, 2)
+    for wrong, words in (
+        ({"gras": "green"}, r"none of its labels \('gras', ...\) is one of the images' \('blue', 'grass'"),
+        ({"grass": "gren"}, r"'gren' \(similar: 'green'"),
+        ({"grass": ["green", "blue"]}, r"one for several: 4 \(colour-blue, blue\)"),  # blue is found by its name
+    ):
+        with pytest.raises(ClassMatchError, match=words):
+            label_agreement(reader, class_map=wrong)
+
+
+def test_probabilities_of_a_labels_classes_are_added(make_store, tmp_path):
+    paint(tmp_path / "images" / "warm" / "x.png", "red", "yellow")
+    paint(tmp_path / "images" / "cold" / "x.png", "red", "yellow")
+    make_store(tmp_path / "images", top_k=8)
+    reader = LabelMapReader(tmp_path / "labels.zarr")
+    chosen = {"warm": ["yellow", "red"], "cold": ["blue", "cyan", "green"]}
+    assert label_agreement(reader, class_map=chosen).top1 == 0.5
+    survey = Survey(reader, chosen)
+    survey.add(reader, np.arange(2))
+    soft = reader.pool([0, 1], [WHOLE_IMAGE] * 2)
+    yellow, red = NAMES.index("yellow"), NAMES.index("red")
+    assert survey.own.tolist() == [NAMES.index("blue"), yellow]
+    assert survey.best.tolist() == [yellow, yellow]
+    np.testing.assert_allclose(survey.own_probability[1], soft[1, yellow] + soft[1, red], atol=1e-3)
+    assert survey.disagrees.tolist() == [True, False]
+
+
+def test_folders_by_number_are_told_apart_as_training_does(make_store, tmp_path):
+    """Ten folders sort as numbers do, twelve do not: what is printed and what is trained on are the same classes."""
+    torchvision = pytest.importorskip("torchvision")
+    for number in range(12):
+        colour = PALETTE[NAMES[number % 8]]
+        paint(tmp_path / "images" / str(number) / "x.png", tuple(255 * value for value in colour))
+    names = tmp_path / "classes.txt"
+    names.write_text("\n".join(f"class {number}" for number in range(12)))
+    made = make_store(tmp_path / "images", model="toy_annotators:twelve", top_k=12, classes=str(names))
+    assert (made.agreement.top5, made.agreement.images) == (1.0, 12)
+    folder = torchvision.datasets.ImageFolder(str(tmp_path / "images"))
+    assert folder.classes[:3] == ["0", "1", "10"]
+    reader = LabelMapReader(tmp_path / "labels.zarr")
+    for word in (None, "same"):
+        with pytest.raises(ClassMatchError, match="class_map='by_id'"):
+            match_classes(reader.info, folder.classes, word)
+    trained = match_classes(reader.info, folder.classes, "by_id")
+    assert trained.tolist() == own_labels(reader.info).classes.tolist() == [int(name) for name in folder.classes]
+
+
+def test_labels_in_numbers_may_be_mapped(picture_store, tmp_path):
+    store = Path(shutil.copytree(picture_store, tmp_path / "labels.zarr"))
+    info = change(store, target_names=None).info  # blue's folder is 0, green's is 1, red's is 2
+    right = {"0": "blue", "1": "green", "2": "red"}
+    for given in (right, {key: NAMES.index(name) for key, name in right.items()}):
+        assert own_labels(info, given).classes[:3].tolist() == [NAMES.index(name) for name in right.values()]
+    assert label_agreement(LabelMapReader(store), class_map=right) == label_agreement(LabelMapReader(picture_store))
+    assert own_labels(info, [4, 3]).classes.tolist() == [4, 3]
+    assert own_labels(info, "same").classes.tolist() == list(range(8))
+    with pytest.raises(ClassMatchError, match="labels are numbers, got 'blue'"):
+        own_labels(info, {"blue": 4})
 
 
 # What is shown

@@ -155,6 +155,19 @@ def test_class_maps_choose_and_order_the_classes(picture_store, compiled):
         reader.pool([0], [WHOLE], class_map=[0, 8])
 
 
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+@pytest.mark.parametrize("store", ["picture_store", "spectral_store"])
+def test_probabilities_of_several_classes_of_one_column_are_added(store, request, temperature):
+    reader = LabelMapReader(request.getfixturevalue(store))
+    boxes = np.random.default_rng(0).uniform(0, 1, (21, 4))
+    each = reader.pool(range(21), boxes, temperature, class_map=[5, 2, 7, 4])
+    for columns in ([[5, 2], [7], [4]], [[5, 2], 7, 4], np.array([[5, 2], [7, -1], [4, -1]])):
+        added = reader.pool(range(21), boxes, temperature, class_map=columns)
+        assert (added.shape, added.dtype) == ((21, 3), np.float32)
+        np.testing.assert_allclose(added, np.stack([each[:, 0] + each[:, 1], each[:, 2], each[:, 3]], axis=1), atol=1e-6)
+        np.testing.assert_allclose(added.sum(axis=1), 1, atol=1e-6)
+
+
 def test_both_ways_of_pooling_and_any_threads_agree(picture_store):
     boxes = np.random.default_rng(0).uniform(0, 1, (300, 4))
     rows = np.random.default_rng(1).integers(0, 21, 300)

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from roi_align import torchvision_pool
 
 from labelstore.boxes import check_boxes
+from labelstore.class_columns import check_class_map
 from labelstore.encodings import find_encoding
 from labelstore.errors import ClassMapError
 from labelstore.pipelines.encoders import encode
 from labelstore.pipelines.encoders.topk import best, dropped_mean
-from labelstore.pooling import check_class_map, check_temperature, softmax
+from labelstore.pooling import check_temperature, softmax
 from labelstore.records import AnnotatorRecord
 from labelstore.schema import NO_CLASS, StoreInfo
 
@@ -230,8 +231,8 @@ def test_temperatures_that_are_none(wrong):
 
 def test_class_maps():
     assert check_class_map(None, 5) is None
-    assert check_class_map([4, 0, 0], 5).tolist() == [4, 0, 0]
-    for wrong in ([5], [-1], [[1]], [], [0.5], ["a"], 3):
+    assert check_class_map([4, 0, 0], 5).classes.tolist() == [4, 0, 0]
+    for wrong in ([5], [-1], [[[1]]], [], [[]], [[1], []], [[-1]], [[1, 5]], [[1, -2]], [0.5], ["a"], 3):
         with pytest.raises(ClassMapError, match="class_map"):
             check_class_map(wrong, 5)
 

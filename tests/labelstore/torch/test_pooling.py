@@ -101,7 +101,12 @@ def tensors(arrays: dict[str, Any]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(part) for name, part in arrays.items()}
 
 
-@pytest.mark.parametrize("options", [{}, {"temperature": 3.0}, {"class_map": [5, 4, 2]}])
+GROUPS = {"class_map": [[5, 4], [2, -1], [0, -1]]}
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"temperature": 3.0}, {"class_map": [5, 4, 2]}, GROUPS, {**GROUPS, "temperature": 3.0}]
+)
 def test_equal_to_the_readers(reader, options):
     rows = np.arange(21)
     boxes = np.random.default_rng(0).uniform(-0.1, 1.1, (21, 4))
