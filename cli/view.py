@@ -24,9 +24,7 @@ from labelstore.errors import MissingExtraError
 @click.option("--host", default="127.0.0.1", show_default=True, help="Listen there.")
 @click.option("--open", "opened", is_flag=True, help="Show it in the browser.")
 @click.option("--no-token", is_flag=True, help="Answer every user and program of this machine, without the token.")
-def command(
-    store: str, images: str | None, class_map: str | None, port: int, host: str, opened: bool, no_token: bool
-) -> None:
+def command(store: str, images: str | None, class_map: str | None, port: int, host: str, opened: bool, no_token: bool) -> None:
     """Look at a store in a browser: images, maps, soft labels of crops, statistics.
 
     STORE is a path or a URL. The address that is printed holds a token, which is
