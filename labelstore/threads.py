@@ -8,6 +8,7 @@ import math
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,13 +27,28 @@ class ProcessLock:
     """The lock that it is called for, between threads; a new one in a forked child: a thread that is not there may hold it."""
 
     def __init__(self) -> None:
-        self._lock, self._process = threading.Lock(), os.getpid()
+        self._lock = threading.Lock()
+        _locks.add(self)
 
     def __call__(self) -> threading.Lock:
         """Return the lock."""
-        if self._process != os.getpid():
-            self._lock, self._process = threading.Lock(), os.getpid()
         return self._lock
+
+    def renew(self) -> None:
+        """Forget that anybody holds it."""
+        self._lock = threading.Lock()
+
+
+_locks: weakref.WeakSet[ProcessLock] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    """Make all locks anew, in a child that has one thread yet: of two that found out later, each would make its own."""
+    for lock in _locks:
+        lock.renew()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def usable_cores() -> int:

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from labelstore.errors import DamagedError, StoreReadError
+from labelstore.errors import DamagedError
 from labelstore.schema import ArraySpec
+from labelstore.storage.budget import close_quietly, open_file
+from labelstore.storage.failures import again, unreadable
 from labelstore.storage.frames import FrameError, decode_frame, largest_frame
 from labelstore.storage.plain import CHECKSUM_BYTES, CRC32C_RESIDUE, check_plain
 
@@ -66,21 +69,29 @@ class DataFile:
     def __init__(self, path: str) -> None:
         self.path = path
         try:
-            self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            self.fd = open_file(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            found = os.fstat(self.fd)
         except FileNotFoundError:
             raise
         except NotADirectoryError as error:
             raise FileNotFoundError(path) from error
         except OSError as error:
-            raise StoreReadError(f"{path}: cannot be read: {error.strerror}") from error
-        found = os.fstat(self.fd)
+            raise unreadable(path, error) from error
         if not stat.S_ISREG(found.st_mode):
             raise DamagedError(f"{path}: expected a file, found a {_KINDS.get(stat.S_IFMT(found.st_mode), 'device')}")
         self.length = found.st_size
 
     def read(self, offset: int, length: int) -> bytes:
-        """Return ``length`` bytes at ``offset``; fewer where the file ends."""
-        return os.pread(self.fd, length, offset)
+        """Return ``length`` bytes at ``offset``; fewer where the file ends.
+
+        Raises
+        ------
+        StoreReadError
+        """
+        try:
+            return os.pread(self.fd, length, offset)
+        except OSError as error:
+            raise unreadable(self.path, error) from error
 
     def whole(self, most: int) -> bytes:
         """Return all of it.
@@ -89,6 +100,7 @@ class DataFile:
         ------
         DamagedError
             It has more than ``most`` bytes.
+        StoreReadError
         """
         if self.length > most:
             raise DamagedError(f"{self.path}: expected at most {most:,} bytes, found {self.length:,}")
@@ -99,10 +111,9 @@ class DataFile:
         tail = self.read(max(self.length - CHECKSUM_BYTES, 0), CHECKSUM_BYTES)
         return [self.length, int.from_bytes(self.read(0, CHECKSUM_BYTES), "little"), int.from_bytes(tail, "little")]
 
-    def __del__(self) -> None:
-        fd = getattr(self, "fd", None)
-        if fd is not None:
-            os.close(fd)
+    def __del__(self, close: Callable[[int], None] = close_quietly) -> None:
+        if hasattr(self, "fd"):
+            close(self.fd)
 
 
 def wrong_seal(expected: list[int], found: list[int]) -> str:
@@ -182,6 +193,7 @@ def decode_chunk(data: bytes, spec: ArraySpec, rows: int, path: str) -> NDArray[
     return np.frombuffer(decoded, spec.numpy_dtype).reshape(shape)
 
 
+@again
 def read_chunk(path: str, spec: ArraySpec, rows: int) -> NDArray[Any] | None:
     """Return the rows in a file that is one chunk; None if there is no such file. Raises as `decode_chunk` does."""
     try:

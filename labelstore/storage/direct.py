@@ -175,16 +175,15 @@ class DirectSource(ABC):
     def _path(self, spec: ArraySpec, shard: int) -> str:
         return f"{self.where}/{self.file_key(spec, shard)}"
 
-    def _values(self, files: Sequence[Whole]) -> dict[str, NDArray[Any]]:
-        """Return the small rows that stay in memory, out of a shard's committed files."""
-        found = {}
-        for spec, file in zip(self._committed, files, strict=True):
-            if spec.resident:
-                size = self._info.shard_size
-                found[spec.name] = decode_chunk(file.whole(largest_file(spec, size)), spec, size, file.path)
-                if spec.name == STATUS:
-                    check_status(found[spec.name], file.path)
-        return found
+    def _values(self, spec: ArraySpec, file: Whole) -> dict[str, NDArray[Any]]:
+        """Return the small rows that stay in memory, by array, of one of a shard's committed files: none of others."""
+        if not spec.resident:
+            return {}
+        size = self._info.shard_size
+        found = decode_chunk(file.whole(largest_file(spec, size)), spec, size, file.path)
+        if spec.name == STATUS:
+            check_status(found, file.path)
+        return {spec.name: found}
 
 
 def check_seal(file: Whole, seal: list[int]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,13 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labelstore.errors import DamagedError
+from labelstore.errors import DamagedError, StoreReadError
 from labelstore.schema import ArraySpec, StoreInfo
 from labelstore.storage.chunks import DataFile, largest_chunk, read_chunk, read_index
 from labelstore.storage.direct import Chunks, DirectSource, check_seal, decode_row, missing_file
+from labelstore.storage.failures import again
 from labelstore.storage.frames import FrameError, decode_usual
 from labelstore.storage.metadata import ArrayMeta, commits_spec
 from labelstore.storage.openfiles import Files, OpenFiles
+from labelstore.threads import ProcessLock
 
 
 class LocalSource(DirectSource):
@@ -28,15 +32,17 @@ class LocalSource(DirectSource):
 
     def __init__(self, path: Path, info: StoreInfo, arrays: Mapping[str, ArrayMeta], files: tuple[ArraySpec, ...]) -> None:
         super().__init__(str(path), info, arrays, files)
-        self._seals: dict[int, list[list[int]]] = {}
-        self._files = OpenFiles(self._reopen, len(self._by_row))
+        self._lock = ProcessLock()
+        self._sealed = SealedFiles(self.where, self._arrays, self._by_row)
+        self._files = OpenFiles(self._sealed.open, len(self._by_row))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return LocalSource, (Path(self.where), self._info, self._arrays, self._committed)
 
     def row(self, specs: Sequence[ArraySpec], row: int) -> dict[str, NDArray[Any]]:
         """See `labelstore.storage.base.Source.row`."""
-        files = self._files.of(row // self._info.shard_size)
+        shard = row // self._info.shard_size
+        files = self._files.of(shard)
         found = {}
         for spec in specs:
             name = spec.name
@@ -44,7 +50,11 @@ class LocalSource(DirectSource):
             if chunks is None:
                 found[name] = self._table.values[name][row] if spec.resident else self._from_files(spec, np.array([row]))[0]
                 continue
-            data = os.pread(files[chunks.place].fd, chunks.lengths.item(row), chunks.offsets.item(row))
+            place = chunks.lengths.item(row), chunks.offsets.item(row)
+            try:
+                data = os.pread(files[chunks.place].fd, *place)
+            except OSError:
+                data = self._read_carefully(chunks, shard, *place)
             try:
                 decoded = decode_usual(data) if data.startswith(chunks.header) else decode_row(spec, data)
             except FrameError as error:
@@ -53,21 +63,43 @@ class LocalSource(DirectSource):
         return found
 
     def _read_frames(self, chunked: Sequence[Chunks], rows: NDArray[np.int64]) -> list[list[bytes]]:
-        """See `DirectSource._read_frames`; from the disk in the order in which they lie there."""
+        """See `DirectSource._read_frames`; in the order of the disk, and in parts where shards are more than may be open."""
         order = np.argsort(rows)
         ordered = rows[order]
         shards = (ordered // self._info.shard_size).tolist()
-        opened = self._files.of_each(dict.fromkeys(shards))
+        read: list[list[bytes]] = [[] for _ in chunked]
+        start = 0
+        while start < len(shards):
+            opened = self._files.of_each(dict.fromkeys(shards[start:] if start else shards))
+            stop = bisect.bisect_right(shards, next(reversed(opened)))
+            for chunks, frames in zip(chunked, read, strict=True):
+                frames += self._read_part(chunks, ordered[start:stop], shards[start:stop], opened)
+            start = stop
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
         places = back.tolist()
-        found = []
-        for chunks in chunked:
-            fds = {shard: files[chunks.place].fd for shard, files in opened.items()}
-            places_of = chunks.lengths[ordered].tolist(), chunks.offsets[ordered].tolist()
-            read = list(map(os.pread, map(fds.__getitem__, shards), *places_of))
-            found.append(list(map(read.__getitem__, places)))
-        return found
+        return [list(map(frames.__getitem__, places)) for frames in read]
+
+    def _read_part(
+        self, chunks: Chunks, rows: NDArray[np.int64], shards: Sequence[int], opened: Mapping[int, Files]
+    ) -> list[bytes]:
+        fds = {shard: files[chunks.place].fd for shard, files in opened.items()}
+        places = chunks.lengths[rows].tolist(), chunks.offsets[rows].tolist()
+        try:
+            return list(map(os.pread, map(fds.__getitem__, shards), *places))
+        except OSError:
+            return [self._read_carefully(chunks, *place) for place in zip(shards, *places, strict=True)]
+
+    def _read_carefully(self, chunks: Chunks, shard: int, length: int, offset: int) -> bytes:
+        """Read a frame where that has failed: a stale handle is let go, and the file opened again."""
+        files = self._files.of(shard)
+        try:
+            return files[chunks.place].read(offset, length)
+        except StoreReadError as error:
+            if error.errno != errno.ESTALE:
+                raise
+        self._files.drop([shard])
+        return self._files.of(shard)[chunks.place].read(offset, length)
 
     def _each_chunk(self, spec: ArraySpec, shards: Sequence[int]) -> Iterator[NDArray[Any]]:
         """See `DirectSource._each_chunk`."""
@@ -83,6 +115,7 @@ class LocalSource(DirectSource):
         for shard in shards:
             self._load_one(shard)
 
+    @again
     def _load_one(self, shard: int) -> None:
         spec = commits_spec(len(self._committed))
         commit = read_chunk(self._path(spec, shard), spec, 1)
@@ -90,25 +123,43 @@ class LocalSource(DirectSource):
             self._table.mark_holes(shard)
             return
         seals = commit[0, :, :3].tolist()
-        files = [self._open_sealed(spec, shard, seal) for spec, seal in zip(self._committed, seals, strict=True)]
-        values, size = self._values(files), self._info.shard_size
-        kept = [place for place, spec in enumerate(self._committed) if spec.by_row]
-        indexes = {
-            spec.name: read_index(files[place], size, largest_chunk(spec))
-            for place, spec in zip(kept, self._by_row, strict=True)
-        }
-        with self._files.lock():
+        kept: list[DataFile] = []
+        values, indexes = {}, {}
+        for spec, seal in zip(self._committed, seals, strict=True):
+            file = self._sealed.open_one(spec, shard, seal)
+            if spec.by_row:
+                indexes[spec.name] = read_index(file, self._info.shard_size, largest_chunk(spec))
+                kept.append(file)
+            else:
+                values.update(self._values(spec, file))
+        with self._lock():
             if not self._table.loaded[shard]:  # the first of several threads counts: its files belong to its index
-                self._seals[shard] = [seals[place] for place in kept]
-                self._files.keep(shard, tuple(files[place] for place in kept))
+                self._sealed.seals[shard] = [seal for spec, seal in zip(self._committed, seals, strict=True) if spec.by_row]
+                self._files.keep(shard, tuple(kept))
                 self._table.fill(shard, commit, indexes, values)
 
-    def _reopen(self, shard: int) -> Files:
-        """Open a shard's files again: those whose index is in the table, or none."""
-        return tuple(self._open_sealed(spec, shard, seal) for spec, seal in zip(self._by_row, self._seals[shard], strict=True))
 
-    def _open_sealed(self, spec: ArraySpec, shard: int, seal: list[int]) -> DataFile:
-        path = self._path(spec, shard)
+class SealedFiles:
+    """The files of committed shards that have a chunk a row: opened again, they must be those whose index is known."""
+
+    def __init__(self, where: str, arrays: Mapping[str, ArrayMeta], by_row: Sequence[ArraySpec]) -> None:
+        self._where, self._arrays, self._by_row = where, arrays, by_row
+        self.seals: dict[int, list[list[int]]] = {}
+        """What their commits keep of them, by shard."""
+
+    def open(self, shard: int) -> Files:
+        """Open a shard's files: those that its commit was of, or none. Raises as `open_one` does."""
+        seals = zip(self._by_row, self.seals[shard], strict=True)
+        return tuple(self.open_one(spec, shard, seal) for spec, seal in seals)
+
+    def open_one(self, spec: ArraySpec, shard: int, seal: list[int]) -> DataFile:
+        """Open a file of a committed shard.
+
+        Raises
+        ------
+        DamagedError, StoreReadError
+        """
+        path = f"{self._where}/{spec.name}/{self._arrays[spec.name].file_name(spec, shard)}"
         try:
             file = DataFile(path)
         except FileNotFoundError:

@@ -161,15 +161,15 @@ class RangeSource(DirectSource):
     def _enter(
         self, shard: int, commit: NDArray[np.uint64], parts: list[list[Part]], fetched: Mapping[Part, bytes | None]
     ) -> None:
-        files = []
-        for mine, seal in zip(parts, commit[:, :3].tolist(), strict=True):
+        values = {}
+        for spec, mine, seal in zip(self._committed, parts, commit[:, :3].tolist(), strict=True):
             path = f"{self.where}/{mine[0].key}"
             known = {part.start: fetched[part] for part in mine}
             if None in known.values():
                 raise missing_file(path, shard)
-            files.append(FetchedFile(path, {start: data for start, data in known.items() if data is not None}))
-            check_seal(files[-1], seal)
-        values = self._values(files)
+            file = FetchedFile(path, {start: data for start, data in known.items() if data is not None})
+            check_seal(file, seal)
+            values.update(self._values(spec, file))
         with self._lock():
             if not self._table.loaded[shard]:
                 seals = zip(self._committed, commit[:, :3].tolist(), strict=True)

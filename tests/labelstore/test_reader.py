@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
-import resource
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -32,8 +31,8 @@ from labelstore import (
     UnknownIdError,
 )
 from labelstore.pipelines.store import ShardWriter
+from labelstore.storage.budget import BUDGET
 from labelstore.storage.local import LocalSource
-from labelstore.storage.openfiles import most_shards
 from labelstore.storage.ranges import RangeSource
 from labelstore.storage.remote import ZarrSource
 
@@ -380,7 +379,7 @@ def test_a_file_cut_short_under_an_open_reader_is_an_error(copy):
 
 
 def test_a_file_that_was_closed_and_replaced_is_not_served(copy, monkeypatch):
-    monkeypatch.setattr("labelstore.storage.openfiles.most_shards", lambda files_a_shard: 1)
+    monkeypatch.setattr(BUDGET, "most", lambda: 2)
     reader = LabelMapReader(copy)
     reader.read([8])
     reader.read([0])  # now shard 2 is closed
@@ -482,21 +481,6 @@ def test_forked_children_share_what_the_parent_has_opened(reader, monkeypatch):
 def test_readers_can_be_pickled(reader):
     again = pickle.loads(pickle.dumps(reader))
     np.testing.assert_array_equal(again.read([4]).scores, reader.read([4]).scores)
-
-
-def test_only_so_many_shards_are_kept_open(picture_store, monkeypatch):
-    monkeypatch.setattr("labelstore.storage.openfiles.most_shards", lambda files_a_shard: 2)
-    reader = LabelMapReader(picture_store)
-    truth = reader.read(range(21)).scores
-    assert len(reader._rows._source._files) == 2
-    np.testing.assert_array_equal(reader.read(range(20, -1, -1)).scores[::-1], truth)
-    assert len(reader._rows._source._files) == 2
-
-
-def test_files_take_at_most_half_of_what_the_process_may_open(monkeypatch):
-    for allowed, files_a_shard, expected in [(1024, 2, 256), (20000, 2, 1024), (1, 2, 1), (resource.RLIM_INFINITY, 1, 2048)]:
-        monkeypatch.setattr("resource.getrlimit", lambda kind, allowed=allowed: (allowed, allowed))
-        assert most_shards(files_a_shard) == expected
 
 
 def test_a_read_opens_each_shard_once_and_reads_each_chunk_once(picture_store, monkeypatch):
