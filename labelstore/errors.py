@@ -119,3 +119,7 @@ class ClassMatchError(LabelStoreError, ValueError):
 
 class ImageMismatchError(LabelStoreError, ValueError):
     """An image that is not the one that its label map was made from."""
+
+
+class UnlockedStoreWarning(UserWarning):
+    """A store's file system has no locks: nothing keeps two runs from writing to the store at the same time."""

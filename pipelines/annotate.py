@@ -115,7 +115,7 @@ def annotate(
             job = _job(found.info, store, resources)
             summary = _run(engine, job, found, listing, resources, observer, class_map)
         # Of workers that died; and the ids' array that --extend has replaced, which readers may have needed until now.
-        remove_left_overs(store, found.info)
+        remove_left_overs(store)
         return summary
 
 

@@ -6,12 +6,11 @@ import re
 from collections.abc import Iterable
 from enum import Enum, auto
 
+from labelstore.pipelines.folder import METADATA, Entry, is_own_name
 from labelstore.pipelines.sink import open_sink
 from labelstore.pipelines.store_files import store_files
 from labelstore.schema import IDS_ARRAY, ArraySpec, StoreInfo
-from labelstore.storage import LOCK, PARTIAL, store_arrays
-
-METADATA = "zarr.json"
+from labelstore.storage import LOCK, is_partial, open_source, store_arrays
 
 
 class Kind(Enum):
@@ -23,15 +22,24 @@ class Kind(Enum):
     STRANGER = auto()
 
 
-def kind_of(key: str, info: StoreInfo, arrays: dict[str, ArraySpec]) -> Kind:
-    """Tell what a file is by its key; ``arrays`` are the store's by name."""
+def kind_of(entry: Entry, info: StoreInfo, arrays: dict[str, ArraySpec]) -> Kind:
+    """Tell what there is in a store's folder by its key and what it is; ``arrays`` are the store's by name.
+
+    Nothing but a plain file, and the empty folder of a replaced table of ids, is ever a left-over.
+    """
+    key, what = entry
     folder, _, name = key.rpartition("/")
+    replaced = IDS_ARRAY.fullmatch(folder) is not None and folder not in arrays
+    if what == "folder":
+        return Kind.LEFT_OVER if replaced and not name else Kind.STRANGER
+    if what != "file":
+        return Kind.STRANGER
     if key in (METADATA, LOCK):
         return Kind.OURS
-    if name.endswith(PARTIAL) and (not folder or folder in arrays):
+    if is_partial(name) and (not folder or folder in arrays or replaced):
         return Kind.LEFT_OVER
-    if IDS_ARRAY.fullmatch(folder) and folder not in arrays:
-        return Kind.LEFT_OVER
+    if replaced:
+        return Kind.LEFT_OVER if is_own_name(name) else Kind.STRANGER
     if folder not in arrays:
         return Kind.STRANGER
     if name == METADATA:
@@ -42,25 +50,32 @@ def kind_of(key: str, info: StoreInfo, arrays: dict[str, ArraySpec]) -> Kind:
     return Kind.OURS if shard < info.num_shards else Kind.LEFT_OVER
 
 
-def sort_files(keys: Iterable[str], info: StoreInfo) -> dict[Kind, list[str]]:
-    """Sort files by what they are."""
+def sort_files(entries: Iterable[Entry], info: StoreInfo) -> dict[Kind, list[Entry]]:
+    """Sort what there is by what it is."""
     arrays = {spec.name: spec for spec in store_arrays(info)}
-    found: dict[Kind, list[str]] = {kind: [] for kind in Kind}
-    for key in keys:
-        found[kind_of(key, info, arrays)].append(key)
+    found: dict[Kind, list[Entry]] = {kind: [] for kind in Kind}
+    for entry in entries:
+        found[kind_of(entry, info, arrays)].append(entry)
     return found
 
 
-def remove_left_overs(location: str, info: StoreInfo) -> int:
-    """Remove what interrupted runs have left; return how many files. Only for who holds the store's lock."""
+def remove_left_overs(location: str) -> int:
+    """Remove what interrupted runs have left; return how many files. Only for who holds the store's lock.
+
+    What is a left-over is told by what the store says of itself now, its arrays included.
+
+    Raises
+    ------
+    LabelStoreError
+        There is no store that can be read; nothing is removed.
+    """
+    info = open_source(location)[1]
     sink, files, count = open_sink(location), store_files(location), 0
-    arrays = {spec.name: spec for spec in store_arrays(info)}
-
-    def is_left_over(key: str) -> bool:
-        return kind_of(key, info, arrays) is Kind.LEFT_OVER
-
-    while found := list(filter(is_left_over, files.keys())):  # again: a folder may be empty by then
-        count += sum(map(sink.delete, found))
+    while found := sort_files(files.entries(), info)[Kind.LEFT_OVER]:  # again: a folder may be empty by then
+        removed = sum(sink.delete(entry.name) for entry in found)
+        if not removed:  # others are at it
+            break
+        count += removed
     return count
 
 

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import socket
+import stat
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from labelstore.errors import StoreBusyError, StoreWriteError
+from labelstore.errors import StoreBusyError, StoreWriteError, UnlockedStoreWarning
 from labelstore.storage import LOCK, local_path
+
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
+"""What `flock` says on file systems without it: NFS whose lock service is away, Lustre mounted without ``-o flock``."""
+_MOST_TRIES = 1000
+"""How often a lock that its owner has just removed is asked for again. Each time another process has finished its work."""
 
 
 @contextmanager
@@ -21,7 +29,8 @@ def store_lock(location: str) -> Iterator[None]:
     """Hold a local store's lock: the kernel's on a file inside, which a killed process gives up at once.
 
     The file is removed in the end; one that is left behind locks nothing. A folder that was made for the lock alone, because
-    there is no store yet, goes as well if nothing has come into it. Stores behind URLs are not locked.
+    there is no store yet, goes as well if nothing has come into it. Stores behind URLs are not locked, nor are those on a file
+    system without locks, of which `UnlockedStoreWarning` says so.
 
     Raises
     ------
@@ -38,8 +47,7 @@ def store_lock(location: str) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):
-            (path / LOCK).unlink()
+        _remove(path, descriptor)
         os.close(descriptor)
         if made:
             with contextlib.suppress(OSError):
@@ -60,9 +68,8 @@ def shared_lock(location: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if _lock(descriptor, fcntl.LOCK_EX):  # nobody else has a part of it
-            with contextlib.suppress(OSError):
-                (path / LOCK).unlink()
+        if _lock(descriptor, fcntl.LOCK_EX) is not False:  # nobody else has a part of it
+            _remove(path, descriptor)
         os.close(descriptor)
 
 
@@ -84,34 +91,77 @@ def is_locked(location: str) -> bool:
     if path is None:
         return False
     try:
-        descriptor = os.open(path / LOCK, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+        descriptor = _open_lock(path, os.O_RDONLY)
+    except (OSError, StoreWriteError):
         return False
     try:
-        return not _lock(descriptor, fcntl.LOCK_EX)
+        return _lock(descriptor, fcntl.LOCK_EX) is False
     finally:
         os.close(descriptor)
 
 
 def _acquire(path: Path, how: int = fcntl.LOCK_EX) -> tuple[bool, int]:
     """Return whether the folder was made, and the locked file."""
-    made = False
-    while True:
+    made, gone = False, "the lock's file is removed as soon as it is made"
+    for _ in range(_MOST_TRIES):
         try:
             made |= _make_folder(path)
-            descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-        except FileNotFoundError:
-            continue  # whoever had made the folder for his lock has just removed it
+            descriptor = _open_lock(path, os.O_RDWR | os.O_CREAT)
+        except FileNotFoundError as error:
+            gone = f"{error.strerror}: nothing can be made there"
+            continue  # another process had made the folder for its lock, and has just removed it
         except OSError as error:
+            if isinstance(error, StoreWriteError):
+                raise
             raise StoreWriteError(f"{path}: cannot be written: {error.strerror}") from error
-        if not _lock(descriptor, how):
+        got = _lock(descriptor, how)
+        if got is False:
             owner = _owner(descriptor)
             os.close(descriptor)
             raise StoreBusyError(f"{path}: {owner} is writing to this store; wait for it, or end it, and try again")
         if _is_still_there(path / LOCK, descriptor):
+            if got is None:
+                _warn_unlocked(path)
             _sign(descriptor)
             return made, descriptor
-        os.close(descriptor)  # the one who held it has just removed it: another may have made a new one
+        os.close(descriptor)  # its owner has just removed it: another may have made a new one
+    raise StoreWriteError(f"{path}: cannot be written: {gone}")
+
+
+def _open_lock(path: Path, flags: int) -> int:
+    """Open the lock's file, which is made with ``O_CREAT``; a pipe in its place is not waited for.
+
+    Raises
+    ------
+    StoreWriteError
+        It is a link, a pipe, or a device.
+    """
+    try:
+        descriptor = os.open(path / LOCK, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):  # a link, a folder, a socket
+            raise StoreWriteError(f"{path / LOCK}: expected a file, found something else: {error.strerror}") from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise StoreWriteError(f"{path / LOCK}: expected a file, found a pipe or a device")
+    return descriptor
+
+
+def _remove(path: Path, descriptor: int) -> None:
+    """Remove the lock's file, if it is still the one that is held."""
+    with contextlib.suppress(OSError):
+        if _is_still_there(path / LOCK, descriptor):
+            (path / LOCK).unlink()
+
+
+def _warn_unlocked(path: Path) -> None:
+    warnings.warn(
+        f"{path}: this file system has no locks (flock), so nothing keeps a second run from writing to the store at the same "
+        "time; see that there is one only",
+        UnlockedStoreWarning,
+        stacklevel=2,
+    )
 
 
 def _make_folder(path: Path) -> bool:
@@ -125,17 +175,22 @@ def _make_folder(path: Path) -> bool:
     return True
 
 
-def _lock(descriptor: int, how: int) -> bool:
+def _lock(descriptor: int, how: int) -> bool | None:
+    """Lock an open file; return whether that was possible, None where the file system has no locks."""
     try:
         fcntl.flock(descriptor, how | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return None
+        raise
     return True
 
 
 def _is_still_there(file: Path, descriptor: int) -> bool:
     try:
-        return os.path.samestat(file.stat(), os.fstat(descriptor))
+        return os.path.samestat(file.lstat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False
 

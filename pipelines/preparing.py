@@ -66,7 +66,7 @@ def _put_right(location: str, listing: Listing, observer: Observer) -> None:
     if info is None:
         return
     with writing(location):
-        remove_left_overs(location, info)
+        remove_left_overs(location)
         if settle_metadata(location, info):
             observer.note("the store's metadata were damaged, or an extension was cut off: restored")
     restored = restore_index(location, listing)

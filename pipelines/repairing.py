@@ -51,7 +51,7 @@ def _mend(location: str, found: Verification) -> Repair:
     info, files, sink = found.info, store_files(location), open_sink(location)
     if found.metadata:
         restore_metadata(sink, files, store_attributes(files, location)[0], info)
-    removed = remove_left_overs(location, info)
+    removed = remove_left_overs(location)
     lost = [f"{spec.name}/{spec.file_name(shard)}" for spec in index_arrays(info) for shard in found.lost.get(spec.name, ())]
     commits = commits_spec(len(committed_arrays(info)))
     undone = [f"{commits.name}/{commits.file_name(shard)}" for shard in found.damaged]

@@ -44,7 +44,7 @@ def restore_index(location: str, listing: Listing) -> int:
     """
     source, info = open_source(location)
     names = {spec.name for spec in index_arrays(info)}
-    keys = set(filter(lambda key: key.partition("/")[0] in names, store_files(location).keys()))
+    keys = {entry.name for entry in store_files(location).entries() if entry.name.partition("/")[0] in names}
     store = _Store(location, source, info, listing)
     ids, targets = index_arrays(info)
     lost = {

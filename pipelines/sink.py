@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import uuid
 from collections.abc import Iterable, Mapping
@@ -12,6 +13,7 @@ from typing import Protocol
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
+from labelstore.pipelines.folder import StoreFolder, sync_folder
 from labelstore.storage import PARTIAL, local_path
 from labelstore.storage.patient_store import open_place
 
@@ -36,42 +38,38 @@ class Sink(Protocol):
 
 
 class LocalSink:
-    """A folder. Files are written under other names, brought to the disk together, and renamed."""
+    """A folder. Files are written under other names, brought to the disk together, and renamed; never through a link."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def put(self, files: Mapping[str, bytes]) -> None:
         """See `Sink.put`."""
-        partials: dict[Path, Path] = {}
-        try:
-            for key, data in files.items():
-                file = self._root / key
-                partials[file] = file.with_name(f"{file.name}.{uuid.uuid4().hex}{PARTIAL}")
-                with partials[file].open("xb") as out:
-                    out.write(data)
-            for partial in partials.values():  # all are written by now: the disk takes them in one go
-                sync_path(partial)
-            for file, partial in partials.items():
-                partial.replace(file)
-        except BaseException:
-            for partial in partials.values():
-                partial.unlink(missing_ok=True)
-            raise
+        partials = {key: f"{key}.{uuid.uuid4().hex}{PARTIAL}" for key in files}
+        with StoreFolder(self._root) as folder:
+            try:
+                for key, data in files.items():
+                    folder.create(partials[key], data)
+                for partial in partials.values():  # all are written by now: the disk takes them in one go
+                    folder.sync_file(partial)
+                for key, partial in partials.items():
+                    folder.rename(partial, key)
+            except BaseException:
+                for partial in partials.values():
+                    with contextlib.suppress(OSError):
+                        folder.remove(partial)
+                raise
 
     def delete(self, key: str) -> bool:
         """See `Sink.delete`."""
-        path = self._root / key
-        try:
-            path.rmdir() if key.endswith("/") else path.unlink()
-        except FileNotFoundError:
-            return False
-        return True
+        with StoreFolder(self._root) as folder:
+            return folder.remove(key)
 
     def flush(self, keys: Iterable[str]) -> None:
         """See `Sink.flush`."""
-        for folder in {(self._root / key).parent for key in keys}:
-            sync_path(folder)
+        with StoreFolder(self._root) as folder:
+            for array in {key.rpartition("/")[0] for key in keys}:
+                folder.sync(array)
 
 
 class ZarrSink:
@@ -117,8 +115,8 @@ def sync_tree(path: Path) -> None:
 
 def sync_path(path: Path) -> None:
     """Bring a file's content, or a folder's names, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        sync_folder(descriptor) if path.is_dir() else os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -6,7 +6,6 @@ its old commit away, its files, all of it on the disk, and only then the new com
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,11 +19,12 @@ from labelstore.errors import DamagedError, FormatError, StoreWriteError
 from labelstore.ids import ImageIds
 from labelstore.pipelines.arrays import array_json, create_array
 from labelstore.pipelines.files import commit_record, encode_file
+from labelstore.pipelines.folder import remove_cut_off_creation
 from labelstore.pipelines.index import index_columns, write_index
 from labelstore.pipelines.metadata import write_metadata
 from labelstore.pipelines.sink import open_sink, sync_tree
 from labelstore.schema import UNFINISHED, ArraySpec, Status, StoreInfo, index_arrays
-from labelstore.storage import LOCK, Source, is_blank, local_path, open_source, store_arrays
+from labelstore.storage import Source, is_blank, local_path, open_source, store_arrays
 from labelstore.storage.metadata import array_grid, commits_spec
 from labelstore.storage.patient_store import open_place
 
@@ -50,7 +50,7 @@ def create_store(location: str, info: StoreInfo, ids: NDArray[np.uint8], targets
     """
     StoreInfo.from_attributes(info.to_attributes(), location)  # what no reader would open is not begun
     with writing(location):
-        _require_free(location)
+        _require_free(location, info)
         path = local_path(location)
         group = zarr.create_group(open_place(location), overwrite=path is None, attributes={UNFINISHED: True})
         for spec in store_arrays(info):
@@ -157,7 +157,7 @@ def is_committed(source: Source, shard: int) -> bool:
         return False
 
 
-def _require_free(location: str) -> None:
+def _require_free(location: str, info: StoreInfo) -> None:
     """Refuse to overwrite anything but the remains of a creation that was cut off, and remove these."""
     path = local_path(location)
     if path is None or not path.exists():
@@ -169,11 +169,7 @@ def _require_free(location: str) -> None:
             attributes = {}
         if UNFINISHED not in attributes:
             raise FormatError(f"{location}: expected nothing or a label store, found something else; choose another --store")
-    for entry in path.iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        elif entry.name != LOCK:
-            entry.unlink()
+    remove_cut_off_creation(path, info)
 
 
 @contextmanager

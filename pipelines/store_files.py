@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 from labelstore.errors import DamagedError, RunError
+from labelstore.pipelines.folder import Entry, StoreFolder
 from labelstore.storage import local_path
 
 _DAMAGE = (errno.EIO, errno.ELOOP, errno.EUCLEAN, errno.EBADMSG)
@@ -18,8 +18,12 @@ _DAMAGE = (errno.EIO, errno.ELOOP, errno.EUCLEAN, errno.EBADMSG)
 class StoreFiles(Protocol):
     """Reads files by key, ``<array>/<file>``. Can be pickled."""
 
-    def keys(self) -> Iterator[str]:
-        """List all files, also those that are none of a store's; of a local store empty folders too."""
+    def entries(self) -> Iterator[Entry]:
+        """List all that is there by key, also what is none of a store's.
+
+        Of a local store, the root and the folders in it: a folder below these, or an empty one, is one entry, and so is a link
+        to a folder. A folder's key ends in a slash.
+        """
         ...
 
     def read(self, key: str) -> bytes | None:
@@ -41,24 +45,19 @@ class LocalFiles:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def keys(self) -> Iterator[str]:
-        """See `StoreFiles.keys`."""
-        yield from self._below("", links=True)  # somebody may keep an array on another disk
-
-    def _below(self, start: str, links: bool = False) -> Iterator[str]:
+    def entries(self) -> Iterator[Entry]:
+        """See `StoreFiles.entries`."""
         try:
-            entries = sorted(os.scandir(self._root / start), key=lambda entry: entry.name)
-        except FileNotFoundError:  # a run has removed it just now
+            with StoreFolder(self._root) as folder:
+                for name, kind in folder.entries():
+                    if kind == "folder":
+                        yield from _inside(folder, name)
+                    else:
+                        yield Entry(name, kind)
+        except FileNotFoundError:
             return
         except OSError as error:
-            raise _unreadable(str(self._root / start), error) from error
-        if start and not entries:
-            yield start
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=links):
-                yield from self._below(f"{start}{entry.name}/")
-            else:
-                yield start + entry.name
+            raise _unreadable(str(self._root), error) from error
 
     def read(self, key: str) -> bytes | None:
         """See `StoreFiles.read`."""
@@ -90,12 +89,12 @@ class ZarrFiles:
     def __reduce__(self) -> tuple[type[ZarrFiles], tuple[str]]:
         return ZarrFiles, (self._location,)
 
-    def keys(self) -> Iterator[str]:
-        """See `StoreFiles.keys`."""
+    def entries(self) -> Iterator[Entry]:
+        """See `StoreFiles.entries`."""
         from zarr.core.sync import sync
 
-        async def listed() -> list[str]:
-            return [key async for key in self._store.list()]
+        async def listed() -> list[Entry]:
+            return [Entry(key, "file") async for key in self._store.list()]
 
         try:
             yield from sync(listed())
@@ -112,6 +111,17 @@ class ZarrFiles:
         except Exception as error:  # whatever the file system behind it raises
             raise _unreadable(f"{self._location}/{key}", error) from error
         return None if found is None else found.to_bytes()
+
+
+def _inside(folder: StoreFolder, name: str) -> Iterator[Entry]:
+    try:
+        inside = folder.entries(name)
+    except (FileNotFoundError, NotADirectoryError):  # a run has removed it just now
+        return
+    if not inside:
+        yield Entry(f"{name}/", "folder")
+    for entry in inside:
+        yield Entry(f"{name}/{entry.name}{'/' if entry.kind == 'folder' else ''}", entry.kind)
 
 
 def store_files(location: str) -> StoreFiles:

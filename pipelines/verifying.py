@@ -142,11 +142,16 @@ def _require_our_files(location: str) -> None:
 
 def _check_strays(files: StoreFiles, found: Verification, running: bool) -> None:
     """``running``: what looks left over may be what a run is writing at the moment."""
-    kinds = sort_files(files.keys(), found.info)
-    found.left_over = [] if running else kinds[Kind.LEFT_OVER]
-    found.strangers = kinds[Kind.STRANGER]
+    kinds = sort_files(files.entries(), found.info)
+    found.left_over = [] if running else [entry.name for entry in kinds[Kind.LEFT_OVER]]
+    found.strangers = [entry.name for entry in kinds[Kind.STRANGER]]
     found.problems.extend(Problem(key, "left over by a run that was cut off") for key in found.left_over)
-    found.problems.extend(Problem(key, "no file of a label store") for key in found.strangers)
+    found.problems.extend(Problem(key, _no_file_of_ours(kind)) for key, kind in kinds[Kind.STRANGER])
+
+
+def _no_file_of_ours(kind: str) -> str:
+    what = "" if kind in ("file", "folder") else f"a {kind}, "
+    return f"{what}no file of a label store"
 
 
 def _check_index(files: StoreFiles, found: Verification) -> NDArray[np.bytes_]:

@@ -2,7 +2,7 @@
 
 from labelstore.storage.base import DamagedRowError, Source, UsePart
 from labelstore.storage.cached import CachedSource
-from labelstore.storage.open import LOCK, PARTIAL, is_blank, local_path, open_source, parse_group, store_arrays
+from labelstore.storage.open import LOCK, PARTIAL, is_blank, is_partial, local_path, open_source, parse_group, store_arrays
 
 __all__ = [
     "LOCK",
@@ -12,6 +12,7 @@ __all__ = [
     "Source",
     "UsePart",
     "is_blank",
+    "is_partial",
     "local_path",
     "open_source",
     "parse_group",

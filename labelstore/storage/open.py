@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from labelstore.storage.seals import array_seals, check_attributes
 
 PARTIAL = ".partial"
 """How the names of files end that are being written."""
+_PARTIAL_NAME = re.compile(r"(zarr|zarr\.json|c(\.[0-9]{1,12})*|mark(\.[0-9a-f]{32}\.partial)?)\.[0-9a-f]{32}\.partial")
 LOCK = ".lock"
 """The file that whoever writes to a store holds locked."""
 
@@ -119,9 +121,14 @@ def parse_group(meta: object, where: str) -> StoreInfo:
     return info
 
 
+def is_partial(name: str) -> bool:
+    """Whether a name is one that this project, or zarr-python, gives a store's file while it is being written."""
+    return _PARTIAL_NAME.fullmatch(name) is not None
+
+
 def is_blank(folder: Path) -> bool:
     """Whether a folder holds nothing, or only what a creation leaves that was cut off before it had begun."""
-    return all(entry.name.endswith(PARTIAL) or entry.name == LOCK for entry in folder.iterdir())
+    return all(is_partial(entry.name) or entry.name == LOCK for entry in folder.iterdir())
 
 
 def _read_json(path: Path, name: str) -> Any:

@@ -86,7 +86,7 @@ def transfer(maps: Transfer, store: str, resources: Resources, observer: Observe
             runs = in_runs(pending, info.shard_size, settled.workers, _MOST_ROWS_A_TASK)
             tasks = (TransferTask(job, tuple(ShardPart(shard, maps.part(shard)) for shard in shards)) for shards in runs)
             summary = finish_shards(engine, TRANSFERRING, tasks, store, info, pending, observer)
-        remove_left_overs(store, info)  # of workers that died
+        remove_left_overs(store)  # of workers that died
     return summary
 
 
@@ -97,7 +97,7 @@ def _existing(location: str, maps: Transfer) -> tuple[StoreInfo, list[int]] | No
     except (StoreNotFoundError, UnfinishedStoreError):
         return None
     with writing(location):
-        remove_left_overs(location, info)
+        remove_left_overs(location)
         settle_metadata(location, info)
     source, info = open_source(location)
     _require_same(location, maps, info)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from commands import environment, run_here, run_installed
-from folders import changed, contents, stamps
+from folders import HALF, changed, contents, stamps
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_the_whole_way_of_a_user(store, pictures):
     (store / "scores" / "c.1.0.0.0").write_bytes(b"")
     (store / "ids" / "c.2.0").unlink()
     (store / "zarr.json").unlink()
-    (store / "classes" / "c.3.0.0.0.0123.partial").touch()
+    (store / "classes" / f"c.3.0.0.0.{HALF}").touch()
     assert run_here("verify", store).code == 1
     shown = run_installed("repair", store)
     assert shown.code == 0
@@ -51,7 +51,7 @@ def test_the_whole_way_of_a_user(store, pictures):
 def test_json(store):
     (store / "scores" / "c.1.0.0.0").unlink()
     (store / "targets" / "c.1").unlink()
-    (store / "classes" / "c.3.0.0.0.0123.partial").touch()
+    (store / "classes" / f"c.3.0.0.0.{HALF}").touch()
     (store / "notes.txt").touch()
     shown = run_here("repair", store, "--json")
     said = json.loads(shown.out)

@@ -78,12 +78,12 @@ def test_strangers_alone_are_nothing_for_repair(store):
 
 def test_the_first_problems_are_printed_and_all_as_json(store):
     for number in range(30):
-        (store / "scores" / f"c.1.0.0.0.{number:02d}.partial").touch()
+        (store / "scores" / f"c.1.0.0.0.{number:032x}.partial").touch()
     shown = run_here("verify", store)
     lines = shown.err.splitlines()
     assert lines[0] == f"Warning: 30 problems in {store}:"
     assert len(lines) == 22
-    assert lines[20] == "  scores/c.1.0.0.0.19.partial: left over by a run that was cut off"
+    assert lines[20] == f"  scores/c.1.0.0.0.{19:032x}.partial: left over by a run that was cut off"
     assert lines[21] == f"  and 10 more: labelstore verify {store} --json"
     assert len(json.loads(run_here("verify", store, "--json").out)["problems"]) == 30
 

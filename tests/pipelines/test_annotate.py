@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from folders import changed, contents, edit_attributes, stamps, store_contents
+from folders import HALF, changed, contents, edit_attributes, stamps, store_contents
 from pictures import draw, paint
 from PIL import Image
 from runs import SERIAL, Heard
@@ -224,7 +224,7 @@ def test_a_damaged_shard_is_made_again(make_store, pictures, store, name, harm):
 def test_what_a_killed_writer_leaves_behind_does_no_harm(make_store, pictures, store):
     before = contents(store)
     (store / "commits" / "c.3.0.0").unlink()
-    (store / "classes" / "c.3.0.0.0.0123456789abcdef.partial").write_bytes(b"half of it")
+    (store / "classes" / f"c.3.0.0.0.{HALF}").write_bytes(b"half of it")
     make_store(pictures, store)
     after = contents(store)
     assert {name: data for name, data in after.items() if not name.endswith(".partial")} == before
@@ -236,7 +236,7 @@ def test_what_a_worker_leaves_that_dies_during_a_run_is_gone_after_it(pictures, 
 
     class Death(Observer):
         def rows(self, done, failed):
-            (store / "classes" / "c.3.0.0.0.0123456789abcdef.partial").write_bytes(b"half of it")
+            (store / "classes" / f"c.3.0.0.0.{HALF}").write_bytes(b"half of it")
 
     annotate(pictures, str(store), Settings(), SERIAL, Death())
     assert contents(store) == contents(picture_store)
@@ -262,7 +262,7 @@ def test_an_empty_folder_may_become_a_store(make_store, pictures, tmp_path):
 
 def test_a_creation_that_was_cut_off_before_its_first_file_is_started_again(make_store, pictures, tmp_path):
     (tmp_path / "labels.zarr").mkdir()
-    (tmp_path / "labels.zarr" / "zarr.0123456789abcdef.partial").touch()
+    (tmp_path / "labels.zarr" / f"zarr.{HALF}").touch()
     assert make_store(pictures).counts.done == 21
 
 

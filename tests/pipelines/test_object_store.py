@@ -50,7 +50,7 @@ def make(images: Path, store: str, encoding: str = "topk", **more: bool):
 
 def objects(store: str) -> dict[str, bytes]:
     files = store_files(store)
-    keys = list(files.keys())
+    keys = [entry.name for entry in files.entries()]
     return {key: files.read(key) or b"" for key in keys if not key.endswith("zarr.json")}
 
 

@@ -84,7 +84,7 @@ def test_the_store_is_that_of_one_quiet_process(images, tmp_path, server):
     assert run.returncode == 0, err
     assert f"{IMAGES} of {IMAGES} images annotated, 0 failed" in out
     run_here("annotate", images, "--store", tmp_path / "here.zarr", "--workers", 0, *SLOW)
-    found = {key: files.read(key) for key in sorted(files.keys()) if not key.endswith("zarr.json")}
+    found = {key: files.read(key) for key in sorted(entry.name for entry in files.entries()) if not key.endswith("zarr.json")}
     expected = {name: data for name, data in store_contents(tmp_path / "here.zarr").items() if not name.endswith("zarr.json")}
     assert found == expected
 

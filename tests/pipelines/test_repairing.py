@@ -14,7 +14,7 @@ import fsspec
 import pytest
 from commands import environment
 from damage import Damage, deletions, flips, keys_of, labels_of, rewrite, served, truncations
-from folders import changed, contents, edit_attributes, stamps
+from folders import HALF, changed, contents, edit_attributes, stamps
 from pictures import paint
 from runs import SERIAL
 
@@ -189,8 +189,8 @@ def test_two_rows_with_one_id(topk, pictures):
 
 
 def litter(store: Path) -> tuple[list[str], list[str]]:
-    left = ["classes/c.1.0.0.0.0123.partial", "zarr.json.0123.partial", "status/c.6", "ids_1/c.0.0", "ids_1/zarr.json"]
-    strange = ["notes.txt", "classes/notes.txt", "mine/zarr.json", "ids/deep/c.0"]
+    left = [f"classes/c.1.0.0.0.{HALF}", f"zarr.json.{HALF}", "status/c.6", "ids_1/c.0.0", "ids_1/zarr.json"]
+    strange = ["notes.txt", "classes/notes.txt", "mine/zarr.json", f"movie.{HALF}", "classes/movie.partial"]
     for key in (*left, *strange):
         (store / key).parent.mkdir(exist_ok=True)
         (store / key).touch()
@@ -299,7 +299,7 @@ def test_a_store_behind_a_url(picture_store, pictures, tmp_path):
             memory.rm(f"{folder}/{damage.key}")
         else:
             memory.pipe(f"{folder}/{damage.key}", damage.data)
-        memory.pipe(f"{folder}/status/c.0.0123.partial", b"")
+        memory.pipe(f"{folder}/status/c.0.{HALF}", b"")
         done = repair(f"memory:/{folder}")
         assert (done.left_overs, done.kept) == (1, ())
         annotate_again(pictures, f"memory:/{folder}")

@@ -15,6 +15,7 @@ from folders import edit_attributes
 from labelstore import FormatError, LabelMapReader, PendingRowError, StoreWriteError
 from labelstore.ids import pack_ids
 from labelstore.pipelines import store as store_module
+from labelstore.pipelines.folder import StoreFolder
 from labelstore.pipelines.sink import ZarrSink
 from labelstore.pipelines.store import ShardWriter, create_store
 from labelstore.schema import COMMIT_FIELDS
@@ -78,15 +79,18 @@ def test_the_commit_is_written_last_and_removed_first(copy, monkeypatch):
         plain = getattr(module, name)
 
         def watched(*args, **kwargs):
-            events.append((name, Path(path_of(*args)).resolve().relative_to(copy.resolve()).as_posix()))
+            events.append((name, path_of(*args, **kwargs).relative_to(copy.resolve()).as_posix()))
             return plain(*args, **kwargs)
 
         monkeypatch.setattr(module, name, watched)
 
+    def opened(descriptor: int) -> Path:
+        return Path(f"/proc/self/fd/{descriptor}").readlink()
+
     arrays = rows_of(copy, 1)
-    watch(Path, "replace", lambda source, target: target)
-    watch(Path, "unlink", lambda path, *_: path)
-    watch(os, "fsync", lambda descriptor: Path(f"/proc/self/fd/{descriptor}").readlink())
+    watch(os, "replace", lambda _, target, *, src_dir_fd, dst_dir_fd: opened(dst_dir_fd) / target)
+    watch(os, "unlink", lambda name, *, dir_fd: opened(dir_fd) / name)
+    watch(os, "fsync", opened)
     ShardWriter(str(copy)).write(1, arrays)
     commit = "commits/c.1.0.0"
     assert events[:2] == [("unlink", commit), ("fsync", "commits")]
@@ -103,16 +107,16 @@ def test_the_commit_is_written_last_and_removed_first(copy, monkeypatch):
 
 @pytest.mark.parametrize("fails_at", range(len(FILES) + 1))
 def test_a_write_that_fails_leaves_the_shard_pending(copy, monkeypatch, fails_at):
-    arrays, calls, plain = rows_of(copy, 1), [], Path.open
+    arrays, calls, plain = rows_of(copy, 1), [], StoreFolder.create
 
-    def full_disk(self, mode="r", *args, **kwargs):
-        calls.append(self.name)
-        if mode == "xb" and len(calls) == fails_at + 1:
+    def full_disk(self, key, data):
+        calls.append(key)
+        if len(calls) == fails_at + 1:
             raise OSError(28, "No space left on device")
-        return plain(self, mode, *args, **kwargs)
+        plain(self, key, data)
 
     writer = ShardWriter(str(copy))
-    monkeypatch.setattr(Path, "open", full_disk)
+    monkeypatch.setattr(StoreFolder, "create", full_disk)
     with pytest.raises(StoreWriteError, match="cannot be written: No space left on device.*run the same command again"):
         writer.write(1, arrays)
     monkeypatch.undo()

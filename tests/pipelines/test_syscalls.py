@@ -45,10 +45,10 @@ def traced(strace: str, store: Path, out: Path) -> list[tuple[str, str]]:
     events = []
     for line in out.read_text().splitlines():
         call = re.search(r"\b(\w+)\(", line)
-        paths = re.findall(rf"{re.escape(str(store))}/([^\">]+)", line)
+        paths = re.findall(rf'{re.escape(str(store))}/([^">]+)(?:>, "([^"]+))?', line)
         if call and paths and line.rstrip().endswith("= 0"):
             name = "rename" if call[1].startswith("rename") else call[1].removesuffix("at")
-            events.append((name, re.sub(r"\.[0-9a-f]{32}\.partial$", " (partial)", paths[-1])))
+            events.append((name, re.sub(r"\.[0-9a-f]{32}\.partial$", " (partial)", "/".join(filter(None, paths[-1])))))
     return events
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from commands import environment
 from damage import Damage, deletions, die, flips, keys_of, labels_of, rewrite, served, truncations
-from folders import contents, edit_attributes
+from folders import HALF, contents, edit_attributes
 from pictures import paint
 from runs import SERIAL
 
@@ -311,16 +311,18 @@ def test_a_label_that_there_is_not(topk, label):
 
 
 def test_what_a_cut_off_run_leaves_is_told_from_other_files(topk):
-    left = ["classes/c.1.0.0.0.0123.partial", "zarr.json.0123.partial", "status/c.6", "commits/c.9.0.0", "ids_1/c.0.0"]
-    strange = ["notes.txt", "classes/notes.txt", "mine/c.0", "mine/zarr.json", "status/c.01", "status/c.0.0", "ids/deep/c.0"]
+    left = [f"classes/c.1.0.0.0.{HALF}", f"zarr.json.{HALF}", "status/c.6", "commits/c.9.0.0", "ids_1/c.0.0"]
+    strange = ["notes.txt", "classes/notes.txt", "mine/c.0", "mine/zarr.json", "status/c.01", "status/c.0.0"]
     for key in (*left, *strange):
         (topk / key).parent.mkdir(exist_ok=True)
         (topk / key).touch()
     (topk / "scores" / "empty").mkdir()
+    assert sorted(verify(topk).left_over) == sorted(left)
+    (topk / "ids" / "deep").mkdir()
+    (topk / "ids" / "deep" / "c.0").touch()
     found = verify(topk)
-    assert sorted(found.left_over) == sorted(left)
-    assert sorted(found.strangers) == sorted([*strange, "scores/empty/"])
-    assert len(found.problems) == len(left) + len(strange) + 1
+    assert sorted(found.strangers) == sorted([*strange, "scores/empty/", "ids/deep/"])
+    assert len(found.problems) == len(left) + len(strange) + 2
     assert (found.damaged, found.rows["done"]) == ([], 21)
 
 
@@ -335,11 +337,11 @@ def test_a_folder_in_the_place_of_a_file(topk):
 
 
 def test_an_array_on_another_disk_and_a_loop(topk, tmp_path):
-    (topk / "scores").rename(tmp_path / "elsewhere")
-    (topk / "scores").symlink_to(tmp_path / "elsewhere")
-    assert verify(topk).whole
     (topk / "scores" / "loop").symlink_to(topk)
     assert only_problem(topk).file == "scores/loop"
+    (topk / "scores").rename(tmp_path / "elsewhere")
+    (topk / "scores").symlink_to(tmp_path / "elsewhere")
+    assert only_problem(topk).message == "a link, no file of a label store"
 
 
 HOLD = """
@@ -352,7 +354,7 @@ with store_lock(sys.argv[1]):
 
 
 def test_what_a_run_is_writing_at_the_moment_is_not_left_over(topk):
-    for key in ("classes/c.1.0.0.0.0123.partial", "ids/c.6.0"):
+    for key in (f"classes/c.1.0.0.0.{HALF}", "ids/c.6.0"):
         (topk / key).touch()
     command = [sys.executable, "-c", HOLD, str(topk)]
     with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as process:

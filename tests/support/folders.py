@@ -10,6 +10,9 @@ from typing import Any
 from labelstore.schema import ATTRIBUTE
 from labelstore.storage.seals import SEALS
 
+HALF = "0123456789abcdef" * 2 + ".partial"
+"""How the name of a file ends that a killed writer leaves."""
+
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file's bytes by its path below the folder."""
