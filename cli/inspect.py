@@ -60,13 +60,11 @@ class Inspected:
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.png", help="Draw photograph and map.")
 @click.option(
     "--images",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Where the photographs lie.  [default: as the store recorded]",
+    metavar="ROOT",
+    help="Where the photographs lie: what annotate takes.  [default: as the store recorded, on this machine]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the soft labels and the map as JSON.")
-def command(
-    image_id: str, store: str, box: Box | None, top: int, save: Path | None, images: Path | None, as_json: bool
-) -> None:
+def command(image_id: str, store: str, box: Box | None, top: int, save: Path | None, images: str | None, as_json: bool) -> None:
     """Show an image's label map, and the soft labels of the whole image and of a box.
 
     \b
@@ -124,20 +122,16 @@ def _as_json(reader: LabelMapReader, found: Inspected, top: int) -> dict[str, An
     }
 
 
-def _save(reader: LabelMapReader, found: Inspected, top: int, path: Path, images: Path | None) -> None:
+def _save(reader: LabelMapReader, found: Inspected, top: int, path: Path, images: str | None) -> None:
     from labelstore.cli.picture import save_picture  # Pillow and the image module only where a picture is drawn
     from labelstore.pipelines.images import decode_image
+    from labelstore.pipelines.photographs import Photographs
 
-    root = images if images is not None else Path(reader.info.extent_of(reader.ids.row(found.image_id)).images_root or ".")
-    file = root / found.image_id
     try:
-        photo = decode_image(file.read_bytes(), reader.info.exif)
-    except OSError as error:
-        raise ImagesError(
-            f"{file}: cannot be read ({error.strerror}); where the photographs lie now: --images FOLDER"
-        ) from error
+        data = Photographs(reader.info, images).root(reader.ids.row(found.image_id)).read(found.image_id)
+        photo = decode_image(data, reader.info.exif)
     except ImageDecodeError as error:
-        raise ImagesError(f"{file}: {error}") from error
+        raise ImagesError(f"{found.image_id}: {error}") from error
     save_picture(
         path,
         photo,

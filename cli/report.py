@@ -27,7 +27,7 @@ from labelstore.errors import OptionError
 @click.option(
     "--images",
     metavar="ROOT",
-    help="Where the photographs lie: what annotate takes.  [default: as the store recorded]",
+    help="Where the photographs lie: what annotate takes.  [default: as the store recorded, on this machine]",
 )
 @class_map_option
 @click.option("--examples", type=click.IntRange(0, 500), default=24, show_default=True, help="Images shown of each kind.")

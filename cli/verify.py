@@ -35,7 +35,10 @@ workers_option = click.option(
 @click.option("--partial", is_flag=True, help="Pending rows are no fault: the store may be unfinished.")
 @click.option("--sample", type=click.IntRange(1), metavar="N", help="Annotate N rows again, chosen at random, and compare.")
 @click.option(
-    "--images", multiple=True, metavar="IMAGES", help="For --sample: where the images are.  [default: where the store says]"
+    "--images",
+    multiple=True,
+    metavar="IMAGES",
+    help="For --sample: where the images are.  [default: where the store says, on this machine]",
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="For --sample.  [default: auto]")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, all problems included.")

@@ -17,7 +17,7 @@ from labelstore.errors import MissingExtraError
 @click.option(
     "--images",
     metavar="ROOT",
-    help="Where the photographs lie: what annotate takes.  [default: as the store recorded]",
+    help="Where the photographs lie: what annotate takes.  [default: as the store recorded, on this machine]",
 )
 @class_map_option
 @click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0: any that is free.")

@@ -10,10 +10,11 @@ from typing import Protocol
 from urllib.parse import unquote
 
 from labelstore.errors import ImageDecodeError, ImagesError, LabelStoreError
+from labelstore.pipelines.recorded_roots import recorded_spec, split_locations
 from labelstore.pipelines.sources import FilePlace, ImagesSpec, Listing, Place, list_images
 from labelstore.pipelines.sources.bytesio import read_all
 from labelstore.pipelines.sources.listing import id_problem
-from labelstore.pipelines.sources.spec import is_url
+from labelstore.pipelines.sources.spec import is_folder, is_url
 from labelstore.schema import StoreInfo
 
 
@@ -43,7 +44,8 @@ class Photographs:
     info
         The store, which records where its images lay, run by run.
     images
-        Where they are instead: a folder, a list, tar or Parquet files; paths or URLs, as ``annotate`` takes them.
+        Where they are instead: a folder, a list, tar or Parquet files; paths or URLs, as ``annotate`` takes them. What the
+        store records is followed within bounds alone: see `labelstore.pipelines.recorded_roots`.
     """
 
     def __init__(self, info: StoreInfo, images: str | None = None) -> None:
@@ -55,12 +57,21 @@ class Photographs:
         Raises
         ------
         ImagesError
-            The store does not say, or nothing is there.
+            The store does not say, its root is not followed, or nothing is there.
         """
-        location = self._images or self._info.extent_of(row).images_root
+        if self._images:
+            return open_root(self._images)
+        location = self._info.extent_of(row).images_root
         if not location:
             raise ImagesError("the store does not say where its images lie: name their root with --images")
-        return open_root(location)
+        return open_recorded_root(location)
+
+
+@lru_cache(maxsize=64)
+def open_recorded_root(location: str) -> Root:
+    """Open a root that a store records. Raises as `labelstore.pipelines.recorded_roots.recorded_spec` and `open_root`."""
+    recorded_spec(location)
+    return open_root(location)
 
 
 @lru_cache(maxsize=64)
@@ -71,8 +82,7 @@ def open_root(location: str) -> Root:
     ------
     ImagesError
     """
-    whole = not is_url(location) and Path(location).exists()  # its name may hold what several are told apart by
-    spec = ImagesSpec((location,) if whole else tuple(location.split(", ")))
+    spec = ImagesSpec(split_locations(location))
     if spec.kind == "folder":
         return _RemoteFolder(location.rstrip("/")) if is_url(location) else _Folder(location)
     return _Listed(list_images(spec))
@@ -83,8 +93,8 @@ class _Folder:
 
     def __init__(self, location: str) -> None:
         self._root = Path(location).resolve()
-        if not self._root.is_dir():
-            raise ImagesError(f"{location}: no such folder; where the photographs lie now: --images FOLDER")
+        if not is_folder(location):
+            raise ImagesError(f"{location[:200]}: no such folder; where the photographs lie now: --images FOLDER")
 
     def read(self, image_id: str) -> bytes:
         """See `Root.read`."""

@@ -14,11 +14,12 @@ from labelstore.errors import ImagesError, StoreMismatchError
 from labelstore.pipelines.loading import LoadSpec, load_batches
 from labelstore.pipelines.maps import MapBatch, Mapper, Stopwatch
 from labelstore.pipelines.matching import match_images
+from labelstore.pipelines.recorded_roots import recorded_listing
 from labelstore.pipelines.records import recorded_annotators
 from labelstore.pipelines.resources import Resources
 from labelstore.pipelines.settings import require_decoder
 from labelstore.pipelines.shard import cached_ensemble, require_same_annotator, torch_threads
-from labelstore.pipelines.sources import ImagesSpec, list_images
+from labelstore.pipelines.sources import ImagesSpec, Listing, list_images
 from labelstore.pipelines.sources.places import Place
 from labelstore.pooling import pool_maps
 from labelstore.reader import LabelMapReader
@@ -46,7 +47,7 @@ def sample_again(location: str, images: ImagesSpec | None, count: int, resources
     Parameters
     ----------
     images
-        Where the images are; None: where they were when the store was made.
+        Where the images are; None: where they were when the store was made, if that is on this machine.
 
     Raises
     ------
@@ -74,7 +75,7 @@ def _choose(
     reader: LabelMapReader, images: ImagesSpec | None, count: int, random: np.random.Generator
 ) -> tuple[NDArray[np.int64], list[Place]]:
     """Return rows that are done and whose images are there, and where these are."""
-    listings = [list_images(spec) for spec in ([images] if images is not None else _recorded(reader.info))]
+    listings = [list_images(images)] if images is not None else _recorded(reader.info)
     done = reader.status() == Status.DONE
     found: dict[int, Place] = {}
     for listing in listings:
@@ -88,11 +89,11 @@ def _choose(
     return rows, [found[row] for row in rows.tolist()]
 
 
-def _recorded(info: StoreInfo) -> list[ImagesSpec]:
+def _recorded(info: StoreInfo) -> list[Listing]:
     roots = dict.fromkeys(extent.images_root for extent in info.all_extents if extent.images_root)
     if not roots:
         raise ImagesError("the store does not say where its images are; name them with --images")
-    return [ImagesSpec(tuple(root.split(", "))) for root in roots]
+    return [recorded_listing(root) for root in roots]
 
 
 def _compared(batch: MapBatch, reader: LabelMapReader, rows: NDArray[np.int64]) -> Iterator[tuple[str, float | None]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from labelstore.errors import ImagesError
@@ -9,7 +10,7 @@ from labelstore.pipelines.sources.bytesio import LISTING_SECONDS, call, with_ret
 from labelstore.pipelines.sources.folder import list_folder
 from labelstore.pipelines.sources.listing import Listing
 from labelstore.pipelines.sources.pathlist import list_paths
-from labelstore.pipelines.sources.spec import ImagesSpec, expand_braces, is_url
+from labelstore.pipelines.sources.spec import MOST_NAMES, ImagesSpec, expand_braces, is_url
 
 
 def list_images(images: ImagesSpec | Path | str) -> Listing:
@@ -52,13 +53,28 @@ def _check_columns(spec: ImagesSpec, kind: str) -> None:
 def _files(patterns: tuple[str, ...]) -> list[str]:
     """Return the files that patterns stand for, in order; braces give all that they name, ``*`` what is there."""
     files: list[str] = []
-    for pattern in patterns:
-        for name in expand_braces(pattern):
-            files.extend(_matches(name) if "*" in name else [name])
-    if len(set(files)) != len(files):
-        twice = next(name for name in files if files.count(name) > 1)
+    for name in expand_all(patterns):
+        files.extend(_matches(name) if "*" in name else [name])
+    twice = next((name for name, times in Counter(files).items() if times > 1), None)
+    if twice is not None:
         raise ImagesError(f"{twice}: named twice")
     return files
+
+
+def expand_all(patterns: tuple[str, ...]) -> list[str]:
+    """Return what braces in several patterns stand for, in order.
+
+    Raises
+    ------
+    ImagesError
+        Too much: as `expand_braces`, and not more than that in all.
+    """
+    names: list[str] = []
+    for pattern in patterns:
+        names += expand_braces(pattern)
+        if len(names) > MOST_NAMES:
+            raise ImagesError(f"{pattern[:200]}: expected at most {MOST_NAMES:,} names in all, got more")
+    return names
 
 
 def _matches(pattern: str) -> list[str]:

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import run_here, run_installed
+from folders import edit_attributes
 from pictures import draw, paint
 from PIL import Image
+from webserver import serve
 
 from labelstore import LabelMapReader
 
@@ -147,11 +149,24 @@ def test_photographs_that_moved_are_asked_for_and_found(make_store, tmp_path):
     store = moved(make_store, tmp_path)
     shown = inspect(store, "a/x.png", "--save", tmp_path / "map.png")
     assert shown.code == 1
-    assert "images/a/x.png: cannot be read (No such file or directory)" in shown.message
-    assert "--images FOLDER" in shown.message
+    assert f"{tmp_path}/images: no such folder; where the photographs lie now: --images FOLDER" in shown.message
+    (tmp_path / "images").mkdir()
+    shown = inspect(store, "a/x.png", "--save", tmp_path / "map.png")
+    assert f"a/x.png: not in {tmp_path}/images: No such file or directory" in shown.message
     assert not (tmp_path / "map.png").exists()
     assert inspect(store, "a/x.png", "--save", tmp_path / "map.png", "--images", tmp_path / "moved").code == 0
     assert (tmp_path / "map.png").exists()
+
+
+def test_a_photograph_behind_an_address_that_only_the_store_names_is_not_fetched(make_store, tmp_path):
+    paint(tmp_path / "images" / "a" / "x.png", "red")
+    make_store(tmp_path / "images")
+    with serve(tmp_path / "images") as server:
+        edit_attributes(tmp_path / "labels.zarr", lambda attributes: attributes.update(images_root=server.url))
+        shown = inspect(tmp_path / "labels.zarr", "a/x.png", "--save", tmp_path / "map.png")
+        assert (shown.code, f"--images {server.url}" in shown.message, server.asked) == (1, True, {})
+        named = inspect(tmp_path / "labels.zarr", "a/x.png", "--save", tmp_path / "map.png", "--images", server.url)
+        assert (named.code, len(server.asked)) == (0, 1)
 
 
 def test_a_photograph_that_broke_since(make_store, tmp_path):

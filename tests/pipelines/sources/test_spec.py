@@ -28,6 +28,34 @@ def test_braces_stand_for_names_as_in_a_shell(pattern, expected):
 
 
 @pytest.mark.parametrize(
+    "pattern",
+    [
+        "{0..1000000}",
+        "{0..999}{0..999}{0..1}",
+        "{a,b}" * 21,
+        "{a,b}" * 5000,
+        "{0..99999999999999999999}",
+        "a" * 2000 + "{1..999999}",
+    ],
+)
+def test_braces_that_stand_for_too_much_are_refused_before_any_is_made(pattern):
+    with pytest.raises(ImagesError, match="expected braces that stand for at most 1,000,000 names"):
+        expand_braces(f"train-{pattern}.tar")
+
+
+def test_many_patterns_together_stand_for_no_more():
+    with pytest.raises(ImagesError, match="in all"):
+        list_images(ImagesSpec(tuple(f"{part}-{{0..400000}}.tar" for part in "abc")))
+    with pytest.raises(ImagesError, match=r"x-399999\.tar: named twice"):
+        list_images(ImagesSpec(("x-{0..399999}.tar", "x-399999.tar")))
+
+
+def test_numbers_beyond_all_names_are_letters():
+    assert expand_braces("{0.." + "9" * 5000 + "}") == ["{0.." + "9" * 5000 + "}"]
+    assert expand_braces("{" + ",".join("ab" * 50_000) + "}.tar")[0] == "a.tar"
+
+
+@pytest.mark.parametrize(
     ("locations", "kind"),
     [
         (("photos",), "folder"),
