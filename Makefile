@@ -26,7 +26,7 @@ help:
 	@echo "make bench-gpu  annotating on a CUDA device, with torch and timm of GPU_PYTHON alone; bench-gpu-pooling: reading there"
 	@echo "make bench-encodings  bytes a map against distance to the annotator, for every encoding"
 	@echo "make bench-view  the viewer on a store of ImageNet's size: searches, memory, soft labels a second (3 GB)"
-	@echo "make fuzz       the reader on 10,000 hostile stores, the viewer under 10,000 hostile requests (10 minutes at most)"
+	@echo "make fuzz       the reader, and the commands, on 10,000 hostile stores each, the viewer under 10,000 hostile requests (20 minutes)"
 	@echo "make families   networks of timm and torchvision as annotators: the tables of docs/annotators.md (10 minutes)"
 	@echo "make bench-import  100,000 files of one map into a store, and into another encoding (1.3 GB of disk; MAPS=FILE.npz)"
 	@echo "make bench-remote  a store behind a slow line; bench-shards: 100,000 shards through Dask (15 minutes, 3 GB in memory)"
@@ -176,6 +176,7 @@ bench-gpu-pooling: $(VENV)/.test
 fuzz: $(VENV)/.test
 	@mkdir -p bench-out
 	$(BIN)/python benchmarks/fuzz_reader.py --json bench-out/fuzz.json
+	$(BIN)/python benchmarks/fuzz_commands.py --json bench-out/fuzz_commands.json
 	$(BIN)/python benchmarks/fuzz_view.py
 
 # Also what the slow tests run, there without writing the page.

@@ -14,6 +14,7 @@ from labelstore.pipelines.sink import Sink, open_sink
 from labelstore.pipelines.store_files import StoreFiles, store_files
 from labelstore.schema import ATTRIBUTE, StoreInfo
 from labelstore.storage import parse_group, store_arrays
+from labelstore.storage.documents import parse_json
 from labelstore.storage.metadata import array_grid
 from labelstore.storage.seals import SEALS, array_seal, json_bytes, seal_of, sealed_attributes
 
@@ -57,7 +58,7 @@ def read_attributes(files: StoreFiles, where: str) -> dict[str, Any] | None:
     found: list[dict[str, Any]] = []
     for key in (GROUP, COPY):
         try:
-            attributes = json.loads(files.read(key) or b"")["attributes"]
+            attributes = parse_json(files.read(key) or b"", f"{where}/{key}")["attributes"]
             parse_group({"node_type": "group", "attributes": attributes}, where)
         except UnfinishedStoreError:
             return None

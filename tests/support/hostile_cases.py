@@ -33,11 +33,11 @@ class Case:
     honest: bool
 
 
-def make_case(number: int, originals: Sequence[Path], folder: Path) -> Case:
-    """Make hostile store number so-and-so below a folder."""
+def make_case(number: int, originals: Sequence[Path], folder: Path, changes: Sequence[Change] = CHANGES) -> Case:
+    """Make hostile store number so-and-so below a folder, by some of the changes that there are."""
     rng = Random(number)
     original = rng.choice(originals)
-    return changed(number, original, folder, rng.choices(CHANGES, k=rng.choice((1, 1, 1, 1, 2, 3))), rng.choice(SEALINGS))
+    return changed(number, original, folder, rng.choices(changes, k=rng.choice((1, 1, 1, 1, 2, 3))), rng.choice(SEALINGS))
 
 
 def changed(number: int, original: Path, folder: Path, changes: Sequence[Change], sealing: str = "none") -> Case:

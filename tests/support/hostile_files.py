@@ -78,7 +78,7 @@ def special(store: HostileStore, rng: Random) -> str:
     elif kind == "pipe":
         os.mkfifo(file)
     elif kind == "socket":
-        _bind(file)
+        bind(file)
     elif kind == "link":
         kind = rng.choice(_DEVICES)
         file.symlink_to(file.name if kind == "loop" else kind)
@@ -121,7 +121,7 @@ def _any_data(store: HostileStore, rng: Random) -> tuple[Path, bytearray]:
     return file, bytearray(store.read(file))
 
 
-def _bind(file: Path) -> None:
+def bind(file: Path) -> None:
     before = Path.cwd()
     os.chdir(file.parent)  # a socket's path must be short
     with socket.socket(socket.AF_UNIX) as bound:

@@ -37,10 +37,14 @@ class Verdict:
 
 @dataclass
 class Jail:
-    """Tries cases one after the other; a context manager."""
+    """Tries cases one after the other; a context manager.
+
+    ``script`` is the program that tries a store, ``originals`` its first argument.
+    """
 
     originals: Path
     scratch: Path
+    script: str = "hostile_probe.py"
     megabytes: int = MEGABYTES
     seconds: float = SECONDS
     deaths: int = 0
@@ -69,7 +73,7 @@ class Jail:
         return Verdict(tuple(found.pop("problems")), tuple(found.pop("refusals")), **found)
 
     def _start(self) -> None:
-        script = Path(__file__).with_name("hostile_probe.py")
+        script = Path(__file__).with_name(self.script)
         with (self.scratch / "stderr").open("w") as errors:
             self._process = subprocess.Popen(
                 [sys.executable, script, self.originals, str(self.megabytes)],

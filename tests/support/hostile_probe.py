@@ -187,14 +187,14 @@ def differences(answers: dict[str, Any], expected: dict[str, Any]) -> list[str]:
     ]
 
 
-def _peak() -> int:
+def peak_megabytes() -> int:
     """The most memory that this process has had, since it was last asked, in MB."""
     found = Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]
     Path("/proc/self/clear_refs").write_text("5")
     return int(found) >> 10
 
 
-def _limit_memory(megabytes: int) -> None:
+def limit_memory(megabytes: int) -> None:
     used = int(Path("/proc/self/status").read_text().split("VmSize:")[1].split()[0]) << 10
     most = used + (megabytes << 20)
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
@@ -210,11 +210,11 @@ def main(originals: Path, megabytes: int) -> None:
         scratch = originals / "cache"
         expected[original.name] = probe(original, scratch).answers
         shutil.rmtree(scratch)
-    _limit_memory(megabytes)
+    limit_memory(megabytes)
     print("ready", file=answer_to, flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
-        before, start = _peak(), time.perf_counter()
+        before, start = peak_megabytes(), time.perf_counter()
         before = int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20
         found = probe(Path(asked["store"]), Path(asked["scratch"]))
         if asked["honest"]:
@@ -225,7 +225,7 @@ def main(originals: Path, megabytes: int) -> None:
             "opened": "open" in found.answers,
             "answers": len(found.answers),
             "seconds": time.perf_counter() - start,
-            "megabytes": _peak() - before,
+            "megabytes": peak_megabytes() - before,
         }
         print(json.dumps(said), file=answer_to, flush=True)
 
