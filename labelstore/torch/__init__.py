@@ -10,6 +10,7 @@ from labelstore.torch.augment import without_geometry
 from labelstore.torch.dataset import SoftLabelDataset
 from labelstore.torch.follow import FollowedTransform, follow
 from labelstore.torch.images import load_upright
+from labelstore.torch.mixing import SoftMixup
 from labelstore.torch.pooling import pool, pool_logits
 from labelstore.torch.region import CropBox
 from labelstore.torch.sparse import SparseLabels, soft_cross_entropy, sparsify
@@ -18,6 +19,7 @@ __all__ = [
     "CropBox",
     "FollowedTransform",
     "SoftLabelDataset",
+    "SoftMixup",
     "SparseLabels",
     "follow",
     "load_upright",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.utils.data import Dataset
 
 from labelstore.class_map import ClassMap, match_classes
 from labelstore.encodings import find_encoding
-from labelstore.errors import LabelStoreError, OptionError, PendingRowError
+from labelstore.errors import LabelStoreError, OptionError, PendingRowError, TransformError
 from labelstore.reader import LabelMapReader
 from labelstore.schema import Status
 from labelstore.torch.follow import follow
@@ -36,12 +37,13 @@ class SoftLabelDataset(Dataset[Any]):
     Parameters
     ----------
     dataset
-        Of (image, target), the images as they are: torchvision's ImageFolder without a transform, a Subset of it, or any other
-        map-style data set with ``ids``.
+        The images as they are, map-style: torchvision's ImageFolder without a transform, timm's ImageDataset, a Hugging Face
+        Dataset of images, a Subset or a ConcatDataset of such; or any other of (image, target, ...) or of dicts, with ``ids``.
     reader
         The store. Its class order need not be the data set's: see ``class_map``.
     transform
-        What you would give to the data set: anything that `labelstore.torch.follow` can follow, or what it has returned.
+        What you would give to the data set: anything that `labelstore.torch.follow` can follow, or what it has returned. It can
+        be set later, as timm's ``create_loader`` does.
     ids
         The store's image id of each item, a sequence or a function of the index. By default the path below the folder's root.
     yields
@@ -61,6 +63,9 @@ class SoftLabelDataset(Dataset[Any]):
         Of the softmax. With ``yields="labels"``.
     with_target
         Whether the data set's target follows as a third element.
+    image_key, label_key
+        Where the image and the label are, if the data set's items are dicts. By default the only image and the only label that
+        a Hugging Face data set declares; else ``image`` and ``label``. Images of dicts are converted to RGB.
 
     Raises
     ------
@@ -88,7 +93,12 @@ class SoftLabelDataset(Dataset[Any]):
         grid: tuple[int, int] | None = None,
         temperature: float = 1.0,
         with_target: bool = False,
+        image_key: str | None = None,
+        label_key: str | None = None,
     ) -> None:
+        if not isinstance(reader, LabelMapReader):
+            given = repr(str(reader)) if isinstance(reader, str | os.PathLike) else type(reader).__name__
+            raise OptionError(f"reader: expected a LabelMapReader, got {given}: LabelMapReader(STORE) opens a store")
         for name, value, choices in (("yields", yields, YIELDS), ("missing", missing, MISSING)):
             if value not in choices:
                 raise OptionError(f"{name}: expected {' or '.join(map(repr, choices))}, got {value!r}")
@@ -96,8 +106,8 @@ class SoftLabelDataset(Dataset[Any]):
             raise OptionError("grid and temperature go with yields='labels'; for maps give them to labelstore.torch.pool")
         self.dataset, self.reader = dataset, reader
         self._transform = follow(transform) if transform is not None else None
-        self._images = DatasetImages(dataset, ids)
-        check_orientation(self._images.loader, reader.info.exif)
+        self._images = DatasetImages(dataset, ids, image_key, label_key)
+        check_orientation(self._images.loaders, reader.info.exif)
         self.class_map = match_classes(reader.info, self._images.classes, class_map, repr(reader))
         """int64 ``[D]`` or ``[D, G]``: the store's classes of each of the data set's; None where they are the same."""
         self._rows = find_rows(reader, self._images.ids, missing)
@@ -105,6 +115,36 @@ class SoftLabelDataset(Dataset[Any]):
         self._check_images, self._with_target = check_images, with_target
         if check_images and len(self):
             self._images.path(0)
+
+    @property
+    def transform(self) -> Callable[[Any], Any] | None:
+        """The transform whose crops have soft labels. Setting it has the new one followed.
+
+        Raises
+        ------
+        TransformError
+            The box cannot be followed through the new one; or it is None, by which a caller says that it transforms the images
+            by itself, unseen.
+        """
+        return self._transform.transform if self._transform is not None else None
+
+    @transform.setter
+    def transform(self, transform: Callable[[Any], Any] | None) -> None:
+        if transform is None:
+            raise TransformError(
+                "transform: expected a transform to follow, got None; crops that are made elsewhere have no box, and no label"
+            )
+        self._transform = follow(transform)
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The data set's classes, in the order of soft labels and targets; None where it does not name them."""
+        return self._images.classes
+
+    def __repr__(self) -> str:
+        classes = self.reader.num_classes if self.class_map is None else len(self.class_map)
+        step = "no transform" if self.transform is None else type(self.transform).__name__
+        return f"SoftLabelDataset({type(self.dataset).__name__} of {len(self):,}, {self.reader!r}, {step}, {classes:,} classes)"
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -116,7 +156,7 @@ class SoftLabelDataset(Dataset[Any]):
         """Return a batch of items; what a DataLoader calls."""
         images, boxes, targets = [], [], []
         for index in indices:
-            image, target = self.dataset[index]
+            image, target = self._images.item(self.dataset[index])
             if self._check_images and self._rows[index] != _ABSENT:
                 check_crc32(self.reader, int(self._rows[index]), self._images.ids[index], self._images.path(index))
             image, box = self._transform(image) if self._transform is not None else (image, _WHOLE)

@@ -1,19 +1,18 @@
-"""What a data set knows of its images: their ids, files and classes, also through `torch.utils.data.Subset`."""
+"""The images of a data set: their ids and files, and whether they are what the store was made from."""
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageOps
-from torch.utils.data import Subset
 from torchvision.datasets.folder import default_loader, pil_loader
 
 from labelstore.errors import ImageMismatchError, ImagesError
 from labelstore.reader import LabelMapReader
+from labelstore.torch.datasets import look_at
 
 Ids = Sequence[str] | Callable[[int], str]
 
@@ -30,9 +29,11 @@ class DatasetImages:
     Parameters
     ----------
     dataset
-        torchvision's ImageFolder or DatasetFolder, a Subset of one, or any other with ``ids``.
+        One that `labelstore.torch.datasets` knows, or any other with ``ids``.
     ids
         The image ids by index: a sequence or a function. By default the files' paths below the folder's root.
+    image_key, label_key
+        Where image and label are in items that are dicts.
 
     Raises
     ------
@@ -40,22 +41,13 @@ class DatasetImages:
         It is no such data set, or it transforms its images by itself.
     """
 
-    def __init__(self, dataset: Any, ids: Ids | None = None) -> None:
-        base, places = dataset, None
-        while isinstance(base, Subset):
-            indices = [int(index) for index in base.indices]
-            places = indices if places is None else [indices[place] for place in places]
-            base = base.dataset
-        for name in ("transform", "transforms"):
-            if getattr(base, name, None) is not None:
-                raise ImagesError(
-                    f"{type(base).__name__} has a {name} of its own, so that the box of its crops is lost: make it without, "
-                    "and hand the transform to SoftLabelDataset"
-                )
-        self._base, self._places, self._count = base, places, len(dataset)
-        self.classes: tuple[str, ...] | None = _classes(base)
-        self.loader: Any = getattr(base, "loader", None)
-        self.ids = self._paths_as_ids() if ids is None else self._given(ids)
+    def __init__(
+        self, dataset: Any, ids: Ids | None = None, image_key: str | None = None, label_key: str | None = None
+    ) -> None:
+        known = look_at(dataset, image_key, label_key)
+        self._name, self._count, self._files = type(dataset).__name__, len(dataset), known.files
+        self.classes, self.loaders, self.item = known.classes, known.loaders, known.item
+        self.ids = self._known(known.ids) if ids is None else self._given(ids)
 
     def path(self, index: int) -> str:
         """Return the image's file.
@@ -65,19 +57,17 @@ class DatasetImages:
         ImagesError
             The data set does not say.
         """
-        samples = getattr(self._base, "samples", None)
-        if samples is None:
-            raise ImagesError(f"{type(self._base).__name__} does not say where its images' files are (it has no `samples`)")
-        return str(samples[index if self._places is None else self._places[index]][0])
+        if self._files is None:
+            raise ImagesError(f"{self._name} does not say where its images' files are (it has no `samples`)")
+        return self._files[index]
 
-    def _paths_as_ids(self) -> list[str]:
-        if not hasattr(self._base, "samples") or not hasattr(self._base, "root"):
+    def _known(self, ids: Sequence[str] | None) -> Sequence[str]:
+        if ids is None:
             raise ImagesError(
-                f"{type(self._base).__name__}: expected an ImageFolder, or `ids`: the store's image id of each item, as a list "
+                f"{self._name}: expected an ImageFolder, or `ids`: the store's image id of each item, as a list "
                 "or as a function of its index"
             )
-        root = getattr(self._base, "split_folder", self._base.root)  # torchvision's ImageNet: the folder of its split
-        return [os.path.relpath(self.path(index), root).replace(os.sep, "/") for index in range(self._count)]
+        return ids
 
     def _given(self, ids: Ids) -> list[str]:
         found = [ids(index) for index in range(self._count)] if callable(ids) else list(ids)
@@ -100,24 +90,17 @@ def check_crc32(reader: LabelMapReader, row: int, key: str, path: str) -> None:
         )
 
 
-def check_orientation(loader: Any, exif: str) -> None:
-    """Refuse a loader that is known to turn images otherwise than the store's annotator saw them.
+def check_orientation(loaders: Sequence[Any], exif: str) -> None:
+    """Refuse loaders of which one is known to turn images otherwise than the store's annotator saw them.
 
     Raises
     ------
     ImagesError
     """
-    if exif == "apply" and loader in (default_loader, pil_loader):
+    if exif == "apply" and any(loader in (default_loader, pil_loader) for loader in loaders):
         raise ImagesError(
             "the store was made of images turned upright (exif: apply), which torchvision's loader does not do: "
             "ImageFolder(..., loader=labelstore.torch.load_upright)"
         )
-    if exif == "ignore" and loader is load_upright:
+    if exif == "ignore" and load_upright in loaders:
         raise ImagesError("the store was made of images as they are stored (exif: ignore): leave load_upright out")
-
-
-def _classes(base: Any) -> tuple[str, ...] | None:
-    classes = getattr(
-        base, "wnids", getattr(base, "classes", None)
-    )  # torchvision's ImageNet has names as classes, ids as wnids
-    return None if classes is None else tuple(map(str, classes))
