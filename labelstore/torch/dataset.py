@@ -96,9 +96,7 @@ class SoftLabelDataset(Dataset[Any]):
         image_key: str | None = None,
         label_key: str | None = None,
     ) -> None:
-        if not isinstance(reader, LabelMapReader):
-            given = repr(str(reader)) if isinstance(reader, str | os.PathLike) else type(reader).__name__
-            raise OptionError(f"reader: expected a LabelMapReader, got {given}: LabelMapReader(STORE) opens a store")
+        _check_reader(reader)
         for name, value, choices in (("yields", yields, YIELDS), ("missing", missing, MISSING)):
             if value not in choices:
                 raise OptionError(f"{name}: expected {' or '.join(map(repr, choices))}, got {value!r}")
@@ -214,6 +212,12 @@ class SoftLabelDataset(Dataset[Any]):
         info = self.reader.info
         packed = find_encoding(info.encoding, "store").one_class(chosen, _CERTAIN, info)
         return {name: torch.from_numpy(part) for name, part in packed.items()}
+
+
+def _check_reader(reader: object) -> None:
+    if not isinstance(reader, LabelMapReader):
+        given = repr(str(reader)) if isinstance(reader, str | os.PathLike) else type(reader).__name__
+        raise OptionError(f"reader: expected a LabelMapReader, got {given}: LabelMapReader(STORE) opens a store")
 
 
 def find_rows(reader: LabelMapReader, ids: Sequence[str], missing: str) -> NDArray[np.int64]:
