@@ -102,7 +102,7 @@ def _triple(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
     "--image-column", metavar="NAME", help="Column of images in Parquet, of paths in CSV.  [default: image; path, ...]"
 )
 @click.option("--id-column", metavar="NAME", help="Column of image ids; @row: file and row.  [default: the images' paths]")
-@click.option("--label-column", metavar="NAME", help="Column of labels.  [default: label]")
+@click.option("--label-column", metavar="NAME", help="Column of labels; @none: leave them out.  [default: label]")
 @class_map_option
 @click.option("--extend", is_flag=True, help="Add images that the store has no rows for; what is done is not touched.")
 @click.option("--retry-failed", is_flag=True, help="Make the shards of images that failed once more.")

@@ -89,6 +89,8 @@ def annotate(
     spec, exif = settings.ensemble_spec(resources.compiled), settings.chosen_exif(source.exif)
     observer.phase("looking for images")
     listing = list_images(source)
+    for note in listing.notes:
+        observer.note(note)
     with try_store_lock(store) as unwritable:
         found = find_store(store, settings, listing, Intent(extend, retry_failed, unwritable is None), observer)
         if found is not None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from labelstore.pipelines.exchange.exporting import ChosenMaps, Exported, new_folder, require_distinct
 from labelstore.pipelines.exchange.selection import Selection
 from labelstore.pipelines.observer import Observer
-from labelstore.pipelines.sources.tar import sample_key
+from labelstore.pipelines.sources.tar_labels import sample_key
 from labelstore.pipelines.store import writing
 from labelstore.schema import ATTRIBUTE
 

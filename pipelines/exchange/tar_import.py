@@ -26,7 +26,7 @@ from labelstore.pipelines.resources import Resources
 from labelstore.pipelines.shard_rows import ShardRows
 from labelstore.pipelines.sources.bytesio import read_part
 from labelstore.pipelines.sources.places import PartPlace
-from labelstore.pipelines.sources.tar import sample_key
+from labelstore.pipelines.sources.tar_labels import sample_key
 from labelstore.pipelines.summary import Summary
 from labelstore.pipelines.writer import check_index
 from labelstore.records import ImportRecord

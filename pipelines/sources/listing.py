@@ -14,6 +14,7 @@ from labelstore.errors import ImagesError
 from labelstore.pipelines.sources.places import Place
 
 NO_LABEL = -1
+_SHOWN = 3
 Targets = tuple[NDArray[np.int32], tuple[str, ...] | None]
 
 
@@ -28,7 +29,7 @@ class Listing:
     """The images of a source, in the order of the store's rows.
 
     ``root`` is what the store records of where they are. ``targets`` are the images' labels, int32 ``[N]``, -1 where there is
-    none: indices into ``target_names`` where those are known.
+    none: indices into ``target_names`` where those are known. ``notes`` are what the user should know of them.
     """
 
     root: str
@@ -36,6 +37,7 @@ class Listing:
     targets: NDArray[np.int32]
     target_names: tuple[str, ...] | None
     places: Places
+    notes: tuple[str, ...] = ()
 
     def part(self, rows: range) -> tuple[Place, ...]:
         """Return where some rows' images lie."""
@@ -105,13 +107,47 @@ def folder_targets(ids: Sequence[str]) -> Targets:
 
 def named_targets(labels: Sequence[str]) -> Targets:
     """Return labels that are given in words or numbers, '' where there is none: numbers stay what they are, words are numbered
-    in their order."""
+    in their order. Words are what `int` takes but `str` writes otherwise, too: ``01`` and ``1`` are two."""
     try:
-        numbers = np.array([int(label) if label else NO_LABEL for label in labels], np.int64)
+        numbers = np.array([_number(label) if label else NO_LABEL for label in labels], np.int64)
     except ValueError:
         names = sorted({label for label in labels if label})
         index = {name: number for number, name in enumerate(names)}
         return np.array([index.get(label, NO_LABEL) for label in labels], np.int32), tuple(names)
+    except OverflowError as error:
+        raise ImagesError(f"labels: expected whole numbers from 0 to 2^31 - 1, got {error}") from error
     if len(numbers) and (numbers.min() < NO_LABEL or numbers.max() > np.iinfo(np.int32).max):
         raise ImagesError(f"labels: expected whole numbers from 0, got {numbers.min()} to {numbers.max()}")
     return numbers.astype(np.int32), None
+
+
+def stated_targets(ids: Sequence[str], given: Sequence[str] | None, where: str) -> tuple[Targets, tuple[str, ...]]:
+    """Return the images' own labels, and notes for the user: labels that are given go before the folders that images lie in.
+
+    Parameters
+    ----------
+    given
+        As for `named_targets`; None: no label is given at all, and folders are labels.
+    where
+        What gives them, for the notes.
+    """
+    folders = folder_targets(ids)
+    if given is None:
+        return folders, ()
+    notes, (numbers, names) = [], folders
+    if names is not None and any(names[number] != label for number, label in zip(numbers.tolist(), given, strict=True)):
+        shown = f"{', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
+        notes.append(f"Labels are taken from {where}; the folders ({shown}) are not")
+    without = sum(not label for label in given)
+    if without:
+        notes.append(f"{without} of {len(given)} images have no label in {where}, and so none")
+    return named_targets(given), tuple(notes)
+
+
+def _number(label: str) -> int:
+    number = int(label)
+    if str(number) != label:
+        raise ValueError(label)
+    if abs(number) >= 2**63:
+        raise OverflowError(label)
+    return number

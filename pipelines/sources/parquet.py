@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.errors import ImagesError
-from labelstore.pipelines.sources.listing import Listing, Targets, check_ids, folder_targets, named_targets
+from labelstore.pipelines.sources.listing import Listing, check_ids
+from labelstore.pipelines.sources.parquet_labels import FileLabels, column_values, own_targets, read_labels
 from labelstore.pipelines.sources.parquet_values import VALUES, open_parquet
 from labelstore.pipelines.sources.spec import ROW_IDS, ImagesSpec
 
-_IMAGE, _LABEL = "image", "label"
+_IMAGE = "image"
 _AT_ONCE = 8
 
 
@@ -63,8 +63,7 @@ class _Table:
     column: str
     group_rows: list[int]
     ids: list[str]
-    labels: list[str] | None
-    label_names: tuple[str, ...] | None
+    labels: FileLabels
 
 
 def list_parquets(files: Sequence[str], spec: ImagesSpec) -> Listing:
@@ -91,14 +90,8 @@ def list_parquets(files: Sequence[str], spec: ImagesSpec) -> Listing:
     except ImagesError as error:
         hint = f"name a column of ids with --id-column, or --id-column {ROW_IDS} for file and row"
         raise ImagesError(f"{error}; {hint}") from error
-    return Listing(where, ids, *_targets(tables, ids), values)
-
-
-def _targets(tables: list[_Table], ids: Sequence[str]) -> Targets:
-    if any(table.labels is None for table in tables):
-        return folder_targets(ids)
-    targets, words = named_targets([label for table in tables for label in table.labels or ()])
-    return targets, tables[0].label_names or words
+    (targets, names), notes = own_targets([table.labels for table in tables])
+    return Listing(where, ids, targets, names, values, notes)
 
 
 def _names(files: Sequence[str]) -> list[str]:
@@ -124,18 +117,15 @@ def _read_table(spec: ImagesSpec, file: str, name: str, parquet: Any) -> _Table:
     schema = parquet.schema_arrow
     image, paths = _image_column(file, schema, spec.image_column or _IMAGE)
     if spec.id_column not in (None, ROW_IDS):
-        found = _values(file, parquet, schema, str(spec.id_column), "--id-column")
+        found = column_values(file, parquet, str(spec.id_column), "--id-column")
     elif paths is not None and spec.id_column is None:
         found = [value and value["path"] for value in parquet.read(columns=[paths]).column(0).to_pylist()]
     else:
         found = [None] * parquet.metadata.num_rows
     ids = [f"{name}/{row:08}" if value in (None, "") else str(value) for row, value in enumerate(found)]
-    labels = None
-    if spec.label_column is not None or (_LABEL in schema.names and _is_text_or_number(schema.field(_LABEL).type)):
-        given = _values(file, parquet, schema, spec.label_column or _LABEL, "--label-column")
-        labels = ["" if value is None else str(value) for value in given]
+    labels = read_labels(file, parquet, spec)
     group_rows = [parquet.metadata.row_group(group).num_rows for group in range(parquet.metadata.num_row_groups)]
-    return _Table(image, group_rows, ids, labels, _class_names(schema, spec.label_column or _LABEL))
+    return _Table(image, group_rows, ids, labels)
 
 
 def _image_column(file: str, schema: Any, name: str) -> tuple[str, str | None]:
@@ -160,29 +150,3 @@ def _image_column(file: str, schema: Any, name: str) -> tuple[str, str | None]:
 
 def _is_binary(kind: Any) -> bool:
     return str(kind) in ("binary", "large_binary", "binary_view")
-
-
-def _is_text_or_number(kind: Any) -> bool:
-    import pyarrow.types as kinds
-
-    return bool(kinds.is_integer(kind)) or str(kind) in ("string", "large_string", "string_view")
-
-
-def _values(file: str, parquet: Any, schema: Any, name: str, option: str) -> list[Any]:
-    if name not in schema.names:
-        raise ImagesError(f"{file}: expected a column {name!r}, found {', '.join(schema.names)}; {option} names it")
-    kind = schema.field(name).type
-    if not _is_text_or_number(kind):
-        raise ImagesError(f"{file}: column {name!r} has type {kind}, expected whole numbers or texts ({option})")
-    values: list[Any] = parquet.read(columns=[name]).column(0).to_pylist()
-    return values
-
-
-def _class_names(schema: Any, label: str) -> tuple[str, ...] | None:
-    """The names of labels, where the `datasets` library has written them."""
-    try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        names = features[label]["names"]
-    except (KeyError, ValueError, TypeError):
-        return None
-    return tuple(map(str, names)) if isinstance(names, list) else None

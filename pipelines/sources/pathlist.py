@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-
 from labelstore.errors import ImagesError
 from labelstore.pipelines.sources.bytesio import filesystem, read_all
-from labelstore.pipelines.sources.listing import Listing, Reordered, check_ids, folder_targets, named_targets, sorted_by_id
+from labelstore.pipelines.sources.listing import Listing, Reordered, check_ids, sorted_by_id, stated_targets
 from labelstore.pipelines.sources.places import FilePlace
-from labelstore.pipelines.sources.spec import LISTS, ImagesSpec, is_url
+from labelstore.pipelines.sources.spec import LISTS, NO_LABELS, ImagesSpec, is_url
 
 _PATHS, _IDS = ("path", "file", "filename", "file_name", "image", "url"), ("id", "image_id")
 _LABELS = ("label", "class", "target")
@@ -62,12 +60,11 @@ def list_paths(spec: ImagesSpec) -> Listing:
     order = sorted_by_id(ids)
     ordered = tuple(ids[row] for row in order.tolist())
     labels = [entry.label for entry in entries]
-    if any(label is None for label in labels):
-        targets, names = folder_targets(ordered)
-    else:
-        given, names = named_targets([label or "" for label in labels])
-        targets = np.ascontiguousarray(given[order])
-    return Listing(root, ordered, targets, names, Reordered(files, order))
+    if spec.label_column == NO_LABELS:
+        labels = [""] * len(ids)
+    given = None if any(label is None for label in labels) else [labels[row] or "" for row in order.tolist()]
+    (targets, names), notes = stated_targets(ordered, given, "the column of labels")
+    return Listing(root, ordered, targets, names, Reordered(files, order), notes)
 
 
 def _check_paths(ids: Sequence[str], files: _Files, where: str) -> None:
@@ -107,7 +104,9 @@ def _table_rows(location: str, rows: Any, spec: ImagesSpec) -> list[_Entry]:
     header = [name.strip() for name in next(rows, [])]
     path = _column(location, header, spec.image_column, _PATHS, "--image-column", needed=True)
     image_id = _column(location, header, spec.id_column, _IDS, "--id-column")
-    label = _column(location, header, spec.label_column, _LABELS, "--label-column")
+    label = None
+    if spec.label_column != NO_LABELS:
+        label = _column(location, header, spec.label_column, _LABELS, "--label-column")
     entries = []
     for row in rows:
         if not row:

@@ -20,7 +20,7 @@ _RANGE = re.compile(r"(-?\d{1,30})\.\.(-?\d{1,30})")
 MOST_NAMES, _MOST_LETTERS = 1_000_000, 2**28
 """Of one pattern, and of all patterns of a source."""
 _SHOWN = 200
-ROW_IDS = "@row"
+ROW_IDS, NO_LABELS = "@row", "@none"
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class ImagesSpec:
     root
         What relative paths in a list are relative to; None: the list's folder.
     image_column, id_column, label_column
-        Columns of a Parquet file or CSV list. None: the usual names. An id column of ``@row`` numbers the rows.
+        Columns of a Parquet file or CSV list. None: the usual names. An id column of ``@row`` numbers the rows; a
+        label column of ``@none`` leaves labels out.
     """
 
     locations: tuple[str, ...]

@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 from labelstore.errors import ImagesError
 from labelstore.pipelines.sources import tar_index
 from labelstore.pipelines.sources.bytesio import open_file
-from labelstore.pipelines.sources.listing import NO_LABEL, Listing, Reordered, check_ids, folder_targets, sorted_by_id
+from labelstore.pipelines.sources.listing import Listing, Reordered, check_ids, sorted_by_id, stated_targets
 from labelstore.pipelines.sources.places import PartPlace
 from labelstore.pipelines.sources.spec import is_image_name
 from labelstore.pipelines.sources.tar_index import TarIndex
+from labelstore.pipelines.sources.tar_labels import ENDING, MOST_BYTES, TarLabels
 
 _AT_ONCE = 8
-_LABEL = "cls"
-_LONGEST_LABEL = 20
 
 
 @dataclass(frozen=True)
@@ -37,12 +36,12 @@ class _Members:
 
 
 def list_tars(files: Sequence[str], where: str) -> Listing:
-    """List the images in tar files, in byte order of their names. Labels: folders, else ``.cls`` members.
+    """List the images in tar files, in byte order of their names. Labels: ``.cls`` members, else folders.
 
     Raises
     ------
     ImagesError
-        A file is missing, no tar file, or cut short; there are no images; or two have one name.
+        A file is missing, no tar file, or cut short; there are no images; two have one name; or one has several labels.
     """
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         indices = list(threads.map(_index_of, files))
@@ -54,11 +53,10 @@ def list_tars(files: Sequence[str], where: str) -> Listing:
     check_ids(ids, members, where)
     order = sorted_by_id(ids)
     ordered = tuple(ids[row] for row in order.tolist())
-    targets, names = folder_targets(ordered)
-    labels = np.concatenate([index.labels for index in indices])
-    if names is None and (labels != NO_LABEL).any():
-        targets = labels[order]
-    return Listing(where, ordered, targets, names, Reordered(members, order))
+    labels = [label for index in indices for label in index.labels]
+    given = [labels[row] for row in order.tolist()] if any(labels) else None
+    (targets, names), notes = stated_targets(ordered, given, f"the {ENDING} members")
+    return Listing(where, ordered, targets, names, Reordered(members, order), notes)
 
 
 def _index_of(file: str) -> TarIndex:
@@ -82,7 +80,7 @@ def _scan(file: str, stream: Any) -> TarIndex:
     names: list[str] = []
     spans: list[tuple[int, int]] = []
     links: list[tuple[str, str]] = []
-    labels: dict[str, int] = {}
+    labels, links_to_labels = TarLabels(), list[tuple[str, str]]()
     with tarfile.open(fileobj=stream, mode="r:") as tar:
         kept: Any = tar
         for member in tar:
@@ -92,22 +90,27 @@ def _scan(file: str, stream: Any) -> TarIndex:
                     f"{size}; it and what came after it are lost. Get the file again"
                 )
             kept.members = []  # a million of them would be kept
-            if member.islnk() and is_image_name(member.name):
-                links.append((member.name, member.linkname))
+            is_label = member.name.lower().endswith(ENDING)
+            if member.islnk() and (is_label or is_image_name(member.name)):
+                (links_to_labels if is_label else links).append((member.name, member.linkname))
             if not member.isreg() or member.issparse():
                 continue
             if is_image_name(member.name):
                 names.append(member.name.removeprefix("./"))
                 spans.append((member.offset_data, member.size))
-            elif member.name.endswith(f".{_LABEL}") and member.size <= _LONGEST_LABEL:
+            elif is_label:
                 content = tar.extractfile(member)
-                labels[sample_key(member.name)] = _number(content.read() if content else b"")
+                place = PartPlace(file, member.name.removeprefix("./"), member.offset_data, member.size)
+                labels.add(place, content.read(MOST_BYTES + 1) if content else b"")
         end = kept.offset
     _require_end(file, stream, end, size)
     _follow(links, names, spans)
     starts, lengths = np.array(spans, np.int64).reshape(-1, 2).T
-    numbers = [labels.get(sample_key(name), NO_LABEL) for name in names]
-    return TarIndex(tuple(names), starts, lengths, np.array(numbers, np.int32))
+    for name, target in links_to_labels:
+        label = labels.find(target)
+        if label is not None:
+            labels.add(PartPlace(file, name.removeprefix("./"), 0, 0), label.encode())
+    return TarIndex(tuple(names), starts, lengths, labels.of(names))
 
 
 def _follow(links: list[tuple[str, str]], names: list[str], spans: list[tuple[int, int]]) -> None:
@@ -131,17 +134,3 @@ def _require_end(file: str, stream: Any, end: int, size: int) -> None:
         )
     if any(block):
         raise ImagesError(f"{file}: damaged: expected a member's header at byte {end}; what comes after it would be lost")
-
-
-def sample_key(name: str) -> str:
-    """Return what WebDataset tells samples apart by: the name up to the first dot of its last part."""
-    folder, slash, base = name.removeprefix("./").rpartition("/")
-    return folder + slash + base.split(".")[0]
-
-
-def _number(text: bytes) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        return NO_LABEL
-    return number if 0 <= number < 2**31 else NO_LABEL

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,17 +17,17 @@ from labelstore.pipelines.sources.bytesio import call, with_retries
 from labelstore.pipelines.sources.spec import is_url
 from labelstore.pipelines.user_cache import cache_folder
 
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
 class TarIndex:
-    """A tar file's images: names, where their bytes are, labels (-1: none)."""
+    """A tar file's images: names, where their bytes are, labels as they stand there ('': none)."""
 
     names: tuple[str, ...]
     starts: NDArray[np.int64]
     lengths: NDArray[np.int64]
-    labels: NDArray[np.int32]
+    labels: tuple[str, ...]
 
 
 def stamp_of(file: str) -> str:
@@ -48,8 +49,8 @@ def load(file: str, stamp: str) -> TarIndex | None:
     """Return the index that was kept of a file as it is now, if there is one that can be read."""
     try:
         with np.load(_path(file, stamp), allow_pickle=False) as kept:
-            names = bytes(kept["names"]).decode().split("\0") if len(kept["names"]) else []
-            found = TarIndex(tuple(names), kept["starts"], kept["lengths"], kept["labels"])
+            names, labels = (_unpacked(kept[key], len(kept["starts"])) for key in ("names", "labels"))
+            found = TarIndex(names, kept["starts"], kept["lengths"], labels)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     whole = len({len(found.names), len(found.starts), len(found.lengths), len(found.labels)}) == 1
@@ -60,11 +61,19 @@ def save(file: str, stamp: str, index: TarIndex) -> None:
     """Keep an index; where the cache cannot be written it is made again next time."""
     path = _path(file, stamp)
     partial = path.with_suffix(f".{os.getpid()}.partial.npz")
-    names = np.frombuffer("\0".join(index.names).encode(errors="surrogateescape"), np.uint8)
+    names, labels = _packed(index.names), _packed(index.labels)
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(partial, names=names, starts=index.starts, lengths=index.lengths, labels=index.labels)
+        np.savez(partial, names=names, starts=index.starts, lengths=index.lengths, labels=labels)
         partial.replace(path)
+
+
+def _packed(texts: Sequence[str]) -> NDArray[np.uint8]:
+    return np.frombuffer("\0".join(texts).encode(errors="surrogateescape"), np.uint8)
+
+
+def _unpacked(packed: NDArray[np.uint8], count: int) -> tuple[str, ...]:
+    return tuple(bytes(packed).decode().split("\0")) if count else ()
 
 
 def _path(file: str, stamp: str) -> Path:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pyarrow
 import pytest
@@ -49,11 +51,67 @@ def test_ids_of_a_column_or_of_file_and_row(tmp_path):
         list_images(ImagesSpec(location, image_column="jpg", id_column="name"))
 
 
-def test_a_column_called_label_that_holds_no_labels_is_left_alone_unless_it_is_named(tmp_path):
-    parquet.write_table(pyarrow.table({"image": [b"x"], "label": [[1, 2]]}), tmp_path / "x.parquet")
-    assert list_images(tmp_path / "x.parquet").targets.tolist() == [0]  # the id is x.parquet/00000000
-    with pytest.raises(ImagesError, match=r"'label' has type list<.*>, expected whole numbers or texts \(--label-column\)"):
-        list_images(ImagesSpec((str(tmp_path / "x.parquet"),), label_column="label"))
+@pytest.mark.parametrize(("values", "kind"), [([[1, 2]], "list<"), ([0.5], "double"), ([b"cat"], "binary")])
+def test_a_column_of_labels_that_are_none_is_refused_in_words(tmp_path, values, kind):
+    file = tmp_path / "x.parquet"
+    parquet.write_table(pyarrow.table({"image": [b"x"], "label": values}), file)
+    for chosen in (None, "label"):
+        with pytest.raises(ImagesError, match=f"'label' has type {kind}.*expected whole numbers or texts.*@none for none"):
+            list_images(ImagesSpec((str(file),), label_column=chosen))
+    listing = list_images(ImagesSpec((str(file),), label_column="@none"))
+    assert (listing.targets.tolist(), listing.target_names, listing.notes) == ([-1], None, ())
+
+
+def test_without_a_column_of_labels_there_are_none(tmp_path):
+    """Neither the file's name nor the folders of paths are labels; columns that could be are named."""
+    images = pyarrow.array([{"bytes": b"x", "path": "cat/1.png"}, {"bytes": b"y", "path": "dog/2.png"}])
+    table = {"image": images, "fine_label": [3, 1], "coarse_label": [0, 0], "width": [8, 8]}
+    parquet.write_table(pyarrow.table(table), tmp_path / "x.parquet")
+    listing = list_images(tmp_path / "x.parquet")
+    assert (listing.targets.tolist(), listing.target_names) == ([-1, -1], None)
+    note = "No labels are taken. Columns that could be: fine_label, coarse_label: choose with --label-column"
+    assert listing.notes == (note,)
+    listing = list_images(ImagesSpec((str(tmp_path / "x.parquet"),), label_column="fine_label"))
+    assert (listing.targets.tolist(), listing.notes) == ([3, 1], ())
+
+
+def test_dictionaries_are_decoded_and_other_plain_types_read(tmp_path):
+    def targets(values: Any) -> tuple[list[int], tuple[str, ...] | None]:
+        parquet.write_table(pyarrow.table({"image": [b"x", b"y", b"z"], "label": values}), tmp_path / "x.parquet")
+        listing = list_images(tmp_path / "x.parquet")
+        return listing.targets.tolist(), listing.target_names
+
+    words = pyarrow.array(["dog", None, "cat"])
+    assert targets(words.dictionary_encode()) == targets(words) == ([1, -1, 0], ("cat", "dog"))
+    assert targets(pyarrow.array([7, 3, 7]).dictionary_encode()) == ([7, 3, 7], None)
+    assert targets([True, False, None]) == ([1, 0, -1], None)
+    assert targets(pyarrow.nulls(3)) == ([-1, -1, -1], None)
+    assert targets(pyarrow.array([1, 2, 300], pyarrow.uint16())) == ([1, 2, 300], None)
+    assert targets(["01", "1", "2"]) == ([0, 1, 2], ("01", "1", "2"))  # two labels, not one
+    assert targets(["5", "1", "2"]) == ([5, 1, 2], None)
+
+
+def test_files_that_disagree_on_labels(tmp_path):
+    def write(name: str, labels: list[int] | None, names: list[str] | None = None) -> None:
+        table = pyarrow.table({"image": [b"x"]} | ({} if labels is None else {"label": labels}))
+        features = {"label": {"names": names, "_type": "ClassLabel"}}
+        metadata = {"huggingface": json.dumps({"info": {"features": features}})} if names else None
+        parquet.write_table(table.replace_schema_metadata(metadata), tmp_path / name)
+
+    both = ImagesSpec((str(tmp_path / "{a,b}.parquet"),))
+    write("a.parquet", [1], ["cat", "dog"])
+    write("b.parquet", [1], ["cat", "dog"])
+    assert list_images(both).target_names == ("cat", "dog")
+    write("b.parquet", [1], ["dog", "cat"])
+    with pytest.raises(ImagesError, match=r"b.parquet: other names of labels than .*a.parquet"):
+        list_images(both)
+    write("b.parquet", [2], ["cat", "dog"])
+    with pytest.raises(ImagesError, match=r"b.parquet: column 'label': expected 0..1, as it has 2 names, got 2"):
+        list_images(both)
+    write("b.parquet", None)
+    listing = list_images(both)
+    assert listing.targets.tolist() == [1, -1]
+    assert listing.notes == (f"1 of 2 files have no column of labels, such as {tmp_path / 'b.parquet'}",)
 
 
 def test_missing_values_are_no_ids_and_no_labels(tmp_path):
