@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.encodings import committed_arrays, find_encoding
-from labelstore.errors import DamagedError, FailedRowError, PendingRowError
+from labelstore.errors import DamagedError, FailedRowError, PendingRowError, StoreReadError
 from labelstore.ids import IdTable, ImageIds
 from labelstore.ids_on_disk import IdsOnDisk
 from labelstore.labelmap import LabelMap
 from labelstore.schema import Status, StoreInfo, index_arrays
-from labelstore.storage import DamagedRowError, Source, UsePart
+from labelstore.storage import ChangedError, DamagedRowError, Source, UsePart
 from labelstore.threads import usual_threads
 
 MOST_ID_BYTES, MOST_ID_FILES = 2**28, 2**14
 """Ids that are more are not loaded whole."""
+_TRIES = 8
+T = TypeVar("T")
 
 
 class RowFetcher:
@@ -92,7 +95,6 @@ class RowFetcher:
 
         They are lent: what is to outlast ``use`` must be copied.
         """
-        self._require_done(rows)
 
         def check(part: slice, found: dict[str, NDArray[Any]]) -> None:
             problem = self.encoding.check(found, self.info)
@@ -100,23 +102,17 @@ class RowFetcher:
                 raise DamagedError(f"{self.where}: {self._row_name(int(rows[part][problem[0]]))}: {problem[1]}")
             use(part, found)
 
-        try:
-            self._source.each_part(self._maps, rows, self._threads or usual_threads(), check)
-        except DamagedRowError as damage:
-            raise self._damaged(damage) from damage
+        threads = self._threads or usual_threads()
+        self._settled(rows, self._require_done, lambda: self._source.each_part(self._maps, rows, threads, check))
 
     def map(self, row: int) -> dict[str, NDArray[Any]]:
         """Return the encoding's arrays of one row, without the batch axis; else as `maps`."""
         if self._source.row_status(row) != Status.DONE:
             self._require_done(np.array([row]))
         try:
-            found = self._source.row(self._maps, row)
-        except DamagedRowError as damage:
-            raise self._damaged(damage) from damage
-        problem = self.encoding.check(found, self.info)
-        if problem is not None:
-            raise DamagedError(f"{self.where}: {self._row_name(row)}: {problem[1]}")
-        return found
+            return self._map(row)
+        except (ChangedError, DamagedRowError, DamagedError):
+            return self._settled(np.array([row]), self._require_done, lambda: self._map(row))
 
     def status(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return what rows hold, as `Status` numbers; rows of shards without a commit are pending."""
@@ -129,20 +125,48 @@ class RowFetcher:
         ------
         PendingRowError, DamagedError
         """
-        shards = np.unique(rows // self.info.shard_size)
-        uncommitted = [shard for shard in shards.tolist() if not self._source.is_committed(shard)]
-        if uncommitted:
-            raise PendingRowError(self._pending(int(rows[np.argmax(rows // self.info.shard_size == uncommitted[0])])))
-        found: list[NDArray[Any]] = []
-        try:
-            self._source.each_part([self._specs[name]], rows, 1, lambda _, arrays: found.append(arrays[name].copy()))
-        except DamagedRowError as damage:
-            raise self._damaged(damage) from damage
-        return found[0]
+        return self._settled(rows, self._require_committed, lambda: self._column(name, rows))
 
     def error(self, row: int) -> str:
         """Return why a committed row failed; empty if it did not."""
         return bytes(self.column("errors", np.array([row]))[0]).rstrip(b"\0").decode(errors="replace")
+
+    def _map(self, row: int) -> dict[str, NDArray[Any]]:
+        found = self._source.row(self._maps, row)
+        problem = self.encoding.check(found, self.info)
+        if problem is not None:
+            raise DamagedError(f"{self.where}: {self._row_name(row)}: {problem[1]}")
+        return found
+
+    def _column(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+        found: list[NDArray[Any]] = []
+        self._source.each_part([self._specs[name]], rows, 1, lambda _, arrays: found.append(arrays[name].copy()))
+        return found[0]
+
+    def _settled(self, rows: NDArray[np.int64], require: Callable[[NDArray[np.int64]], None], read: Callable[[], T]) -> T:
+        """Read rows that are as required; again, from that on, if their shards were made again since they were opened."""
+        unchanged = False
+        for _ in range(_TRIES):
+            require(rows)
+            try:
+                return read()
+            except ChangedError:
+                continue
+            except DamagedRowError as damage:
+                if unchanged:
+                    raise self._damaged(damage) from damage
+                unchanged = not self._source.renew([damage.row // self.info.shard_size])
+            except DamagedError:
+                if unchanged:
+                    raise
+                unchanged = not self._source.renew(np.unique(rows // self.info.shard_size).tolist())
+        raise StoreReadError(f"{self.where}: shards were made again {_TRIES} times while they were read; read again")
+
+    def _require_committed(self, rows: NDArray[np.int64]) -> None:
+        shards = np.unique(rows // self.info.shard_size)
+        uncommitted = [shard for shard in shards.tolist() if not self._source.is_committed(shard)]
+        if uncommitted:
+            raise PendingRowError(self._pending(int(rows[np.argmax(rows // self.info.shard_size == uncommitted[0])])))
 
     def _require_done(self, rows: NDArray[np.int64]) -> None:
         status = self._source.status(rows)
@@ -151,9 +175,11 @@ class RowFetcher:
             return
         place = int(np.argmax(undone))
         row = int(rows[place])
-        if status[place] == Status.FAILED:
+        if status[place] != Status.FAILED:
+            raise PendingRowError(self._pending(row))
+        if not self._source.renew([row // self.info.shard_size]):
             raise FailedRowError(f"{self.where}: {self._row_name(row)} has no label map: {self.error(row)}")
-        raise PendingRowError(self._pending(row))
+        self._require_done(rows)  # it was tried again since its shard was opened
 
     def _pending(self, row: int) -> str:
         return f"{self.where}: {self._row_name(row)} is pending: its label map has not been made; run annotate again"

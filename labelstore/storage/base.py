@@ -30,6 +30,20 @@ class Source(Protocol):
         """
         ...
 
+    def renew(self, shards: Sequence[int]) -> bool:
+        """Look whether shards that have been found committed were made again since; forget what is known of those.
+
+        Returns
+        -------
+        bool
+            Whether any was: what has been read of it may be of no commit, and is to be read again, from its status on.
+
+        Raises
+        ------
+        DamagedError, StoreReadError
+        """
+        ...
+
     def seals(self, shards: NDArray[np.int64]) -> NDArray[np.uint32]:
         """Return a number for each shard that changes with its content, out of shards that have been found committed."""
         ...
@@ -52,6 +66,8 @@ class Source(Protocol):
         ------
         DamagedRowError
             A chunk does not decode to what its checksum says.
+        ChangedError
+            A shard was made again meanwhile.
         """
         ...
 
@@ -70,6 +86,10 @@ class Source(Protocol):
     def file_key(self, spec: ArraySpec, shard: int) -> str:
         """Return where a shard's file of an array lies below the store: ``<array>/<file>``."""
         ...
+
+
+class ChangedError(Exception):
+    """Inside the storage layer: a shard was made again while it was read; what was read is to be forgotten, and read again."""
 
 
 class DamagedRowError(Exception):

@@ -72,14 +72,15 @@ class CachedSource:
         if tuple(specs) != self._specs:
             self._source.each_part(specs, rows, threads, use)
             return
-        found, absent = self._gather(rows)
+        seals = self._source.seals(rows // self._info.shard_size)  # read first: what is read later is not older
+        found, absent = self._gather(rows, seals)
         missing = np.flatnonzero(absent)
         if len(missing):
 
             def fill(part: slice, fresh: dict[str, NDArray[Any]]) -> None:
                 for name, values in fresh.items():
                     found[name][missing[part]] = values
-                self._keep(rows[missing[part]], fresh)
+                self._keep(rows[missing[part]], seals[missing[part]], fresh)
 
             self._source.each_part(specs, rows[missing], threads, fill)
         use(slice(0, len(rows)), found)
@@ -95,6 +96,10 @@ class CachedSource:
     def is_committed(self, shard: int) -> bool:
         """See `labelstore.storage.base.Source.is_committed`."""
         return self._source.is_committed(shard)
+
+    def renew(self, shards: Sequence[int]) -> bool:
+        """See `labelstore.storage.base.Source.renew`."""
+        return self._source.renew(shards)
 
     def seals(self, shards: NDArray[np.int64]) -> NDArray[np.uint32]:
         """See `labelstore.storage.base.Source.seals`."""
@@ -120,14 +125,14 @@ class CachedSource:
         """See `labelstore.storage.base.Source.file_key`."""
         return self._source.file_key(spec, shard)
 
-    def _gather(self, rows: NDArray[np.int64]) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_]]:
+    def _gather(self, rows: NDArray[np.int64], seals: NDArray[np.uint32]) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_]]:
         """Return what the file holds of rows, and which of them it does not hold."""
         records = map(os.pread, [self._fd] * len(rows), [self._size] * len(rows), (rows * self._size).tolist())
         frames = [record if len(record) == self._size else bytes(self._size) for record in records]
         table = np.frombuffer(bytearray().join(frames), np.uint8).reshape(len(rows), self._size)
         good = np.fromiter(map(google_crc32c.value, frames), np.uint32, len(rows)) == CRC32C_RESIDUE
         heads = table[:, : _HEAD.itemsize].copy().view(_HEAD)[:, 0]
-        good &= (heads["row"] == rows) & (heads["seal"] == self._source.seals(rows // self._info.shard_size))
+        good &= (heads["row"] == rows) & (heads["seal"] == seals)
         return self._unpack(table), ~good
 
     def _unpack(self, table: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
@@ -138,12 +143,12 @@ class CachedSource:
             start += spec.row_bytes
         return found
 
-    def _keep(self, rows: NDArray[np.int64], arrays: dict[str, NDArray[Any]]) -> None:
+    def _keep(self, rows: NDArray[np.int64], seals: NDArray[np.uint32], arrays: dict[str, NDArray[Any]]) -> None:
         """Write records of the rows that have a place in the file."""
         if not self._writable:
             return
         heads = np.zeros(len(rows), _HEAD)
-        heads["row"], heads["seal"] = rows, self._source.seals(rows // self._info.shard_size)
+        heads["row"], heads["seal"] = rows, seals
         parts = [heads.view(np.uint8), *(np.ascontiguousarray(arrays[spec.name]).view(np.uint8) for spec in self._specs)]
         table = np.concatenate([part.reshape(len(rows), -1) for part in parts], axis=1)
         for row, record in zip(rows.tolist(), table, strict=True):

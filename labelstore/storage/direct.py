@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 from labelstore.errors import DamagedError
 from labelstore.schema import ArraySpec, StoreInfo
 from labelstore.scratch import Spares
-from labelstore.storage.base import DamagedRowError, UsePart
+from labelstore.storage.base import ChangedError, DamagedRowError, UsePart
 from labelstore.storage.chunks import MISSING, Whole, decode_chunk, largest_file, wrong_seal
 from labelstore.storage.frames import FrameError, decode_frame, decode_frames, usual_header
 from labelstore.storage.metadata import ArrayMeta
 from labelstore.storage.plain import check_plain, check_plains
 from labelstore.storage.table import STATUS, RowTable, check_status, in_memory
-from labelstore.threads import in_parts
+from labelstore.threads import ProcessLock, in_parts
 
+_TRIES = 8
 Index = tuple[NDArray[np.uint64], NDArray[np.uint64]]
 """Offsets and lengths of a shard file's chunks."""
 
@@ -40,7 +41,9 @@ class Chunks:
 class DirectSource(ABC):
     """A store without Zarr: rows by the shards' own indexes, checked and decoded here. How bytes come is its heirs' affair.
 
-    Threads may share one: what is known of shards stands in a table that is written under a lock, once a shard.
+    Threads may share one: what is known of shards stands in a table that is written under a lock. A shard that was made again
+    is entered again, and what a thread has read meanwhile is given up (`ChangedError`): the number of such changes is looked at
+    before and after.
     """
 
     direct = True
@@ -53,6 +56,8 @@ class DirectSource(ABC):
         self._table = RowTable(info, files, where)
         self._by_row = [spec for spec in files if spec.by_row]
         self._spares = Spares()
+        self._lock = ProcessLock()
+        self._changes = 0
         self._chunks = {
             spec.name: Chunks(
                 place,
@@ -66,8 +71,16 @@ class DirectSource(ABC):
         }
 
     @abstractmethod
-    def _load(self, shards: Sequence[int]) -> None:
+    def _load_now(self, shards: Sequence[int]) -> None:
         """Read what commits seal, check it, and enter it into the table; mark the holes of shards without a commit."""
+
+    @abstractmethod
+    def _read_commits(self, shards: Sequence[int]) -> list[NDArray[np.uint64] | None]:
+        """Read shards' commits anew, as they are entered into the table."""
+
+    @abstractmethod
+    def _forget(self, shard: int) -> None:
+        """Forget what is kept of a shard beside the table. The caller holds the lock."""
 
     @abstractmethod
     def _read_frames(self, chunked: Sequence[Chunks], rows: NDArray[np.int64]) -> list[list[bytes]]:
@@ -82,6 +95,23 @@ class DirectSource(ABC):
         if not self._table.loaded[shard]:
             self._load([shard])
         return bool(self._table.loaded[shard])
+
+    def is_loaded(self, shard: int) -> bool:
+        """Whether a shard has been found committed."""
+        return bool(self._table.loaded[shard])
+
+    def renew(self, shards: Sequence[int]) -> bool:
+        """See `labelstore.storage.base.Source.renew`."""
+        commits = self._read_commits(shards)
+        with self._lock():
+            changed = [shard for shard, commit in zip(shards, commits, strict=True) if not self._table.is_of(shard, commit)]
+            for shard in changed:
+                self._table.forget(shard)
+                self._forget(shard)
+            self._changes += bool(
+                changed
+            )  # behind the table: a thread that sees the new number sees that the shard is not loaded
+        return bool(changed)
 
     def seals(self, shards: NDArray[np.int64]) -> NDArray[np.uint32]:
         """See `labelstore.storage.base.Source.seals`."""
@@ -101,6 +131,9 @@ class DirectSource(ABC):
 
     def each_part(self, specs: Sequence[ArraySpec], rows: NDArray[np.int64], threads: int, use: UsePart) -> None:
         """See `labelstore.storage.base.Source.each_part`."""
+        changes = self._changes
+        if changes and not self._table.loaded[rows // self._info.shard_size].all():
+            raise ChangedError
         frames = self._read_frames([self._chunks[spec.name] for spec in specs if spec.by_row], rows)
 
         def work(part: slice) -> None:
@@ -115,9 +148,26 @@ class DirectSource(ABC):
                         found[spec.name] = self._table.values[spec.name][rows[part]]
                     else:
                         found[spec.name] = self._from_files(spec, rows[part])
+                if self._changes != changes:
+                    raise ChangedError
                 use(part, found)
 
         in_parts(work, len(rows), threads if any(spec.compressed and spec.by_row for spec in specs) else 1)
+
+    def _load(self, shards: Sequence[int]) -> None:
+        """Load shards; again while their commits change, if files do not fit them: they may be made again at this moment."""
+        seen: list[bytes | None] | None = None
+        for _ in range(_TRIES):
+            try:
+                self._load_now(shards)
+            except DamagedError:
+                now = [None if commit is None else commit.tobytes() for commit in self._read_commits(shards)]
+                if now == seen:
+                    raise
+                seen = now
+            else:
+                return
+        self._load_now(shards)
 
     def index_array(self, spec: ArraySpec) -> NDArray[Any]:
         """See `labelstore.storage.base.Source.index_array`."""

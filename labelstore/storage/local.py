@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from labelstore.errors import DamagedError, StoreReadError
 from labelstore.schema import ArraySpec, StoreInfo
+from labelstore.storage.base import ChangedError
 from labelstore.storage.chunks import DataFile, largest_chunk, read_chunk, read_index
 from labelstore.storage.direct import Chunks, DirectSource, check_seal, decode_row, missing_file
 from labelstore.storage.failures import again
 from labelstore.storage.frames import FrameError, decode_usual
 from labelstore.storage.metadata import ArrayMeta, commits_spec
 from labelstore.storage.openfiles import Files, OpenFiles
-from labelstore.threads import ProcessLock
 
 
 class LocalSource(DirectSource):
@@ -32,7 +32,6 @@ class LocalSource(DirectSource):
 
     def __init__(self, path: Path, info: StoreInfo, arrays: Mapping[str, ArrayMeta], files: tuple[ArraySpec, ...]) -> None:
         super().__init__(str(path), info, arrays, files)
-        self._lock = ProcessLock()
         self._sealed = SealedFiles(self.where, self._arrays, self._by_row)
         self._files = OpenFiles(self._sealed.open, len(self._by_row))
 
@@ -41,7 +40,9 @@ class LocalSource(DirectSource):
 
     def row(self, specs: Sequence[ArraySpec], row: int) -> dict[str, NDArray[Any]]:
         """See `labelstore.storage.base.Source.row`."""
-        shard = row // self._info.shard_size
+        shard, changes = row // self._info.shard_size, self._changes
+        if changes and not self._table.loaded[shard]:
+            raise ChangedError
         files = self._files.of(shard)
         found = {}
         for spec in specs:
@@ -60,6 +61,8 @@ class LocalSource(DirectSource):
             except FrameError as error:
                 raise self._damaged(spec, row, error) from error
             found[name] = np.ndarray(chunks.row_shape, chunks.dtype, bytearray(decoded))
+        if self._changes != changes:
+            raise ChangedError
         return found
 
     def _read_frames(self, chunked: Sequence[Chunks], rows: NDArray[np.int64]) -> list[list[bytes]]:
@@ -110,16 +113,28 @@ class LocalSource(DirectSource):
                 raise DamagedError(f"{path}: missing")
             yield chunk
 
-    def _load(self, shards: Sequence[int]) -> None:
-        """See `DirectSource._load`."""
+    def _load_now(self, shards: Sequence[int]) -> None:
+        """See `DirectSource._load_now`."""
         for shard in shards:
             self._load_one(shard)
 
-    @again
-    def _load_one(self, shard: int) -> None:
+    def _read_commits(self, shards: Sequence[int]) -> list[NDArray[np.uint64] | None]:
+        """See `DirectSource._read_commits`."""
+        return [self._read_commit(shard) for shard in shards]
+
+    def _forget(self, shard: int) -> None:
+        """See `DirectSource._forget`; the seals stay for threads that are about to open files, and find out afterwards."""
+        self._files.drop([shard])
+
+    def _read_commit(self, shard: int) -> NDArray[np.uint64] | None:
         spec = commits_spec(len(self._committed))
         commit = read_chunk(self._path(spec, shard), spec, 1)
-        if commit is None or not commit.any():
+        return commit if commit is not None and commit.any() else None
+
+    @again
+    def _load_one(self, shard: int) -> None:
+        commit = self._read_commit(shard)
+        if commit is None:
             self._table.mark_holes(shard)
             return
         seals = commit[0, :, :3].tolist()
@@ -135,6 +150,8 @@ class LocalSource(DirectSource):
         with self._lock():
             if not self._table.loaded[shard]:  # the first of several threads counts: its files belong to its index
                 self._sealed.seals[shard] = [seal for spec, seal in zip(self._committed, seals, strict=True) if spec.by_row]
+                if self._changes:
+                    self._files.drop([shard])  # as opened by the old seals
                 self._files.keep(shard, tuple(kept))
                 self._table.fill(shard, commit, indexes, values)
 

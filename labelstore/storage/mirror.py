@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.errors import DamagedError, StoreReadError
-from labelstore.schema import ArraySpec, StoreInfo
-from labelstore.storage.base import DamagedRowError, Source, UsePart
+from labelstore.schema import ArraySpec, Status, StoreInfo
+from labelstore.storage.base import ChangedError, DamagedRowError, Source, UsePart
 from labelstore.storage.cached import check_bound
 from labelstore.storage.chunks import largest_file
 from labelstore.storage.ranges import RangeSource
@@ -67,6 +67,15 @@ class MirrorSource:
         self.status(np.array([shard * self._info.shard_size]))
         return self._source_of(shard).is_committed(shard)
 
+    def renew(self, shards: Sequence[int]) -> bool:
+        """See `labelstore.storage.base.Source.renew`; what was made again is fetched again."""
+        here = [shard for shard in shards if self._here[shard]]
+        there = [shard for shard in shards if not self._here[shard]]
+        commits = zip(here, self._remote.fetch_commits(here), strict=True)
+        changed = [shard for shard, commit in commits if not self._folder.has_commit(self._remote.commit_key(shard), commit)]
+        self._here[changed] = False
+        return bool(there and self._remote.renew(there)) or bool(changed)
+
     def seals(self, shards: NDArray[np.int64]) -> NDArray[np.uint32]:
         """See `labelstore.storage.base.Source.seals`."""
         return np.where(self._here[shards], self._local.seals(shards), self._remote.seals(shards))
@@ -74,17 +83,20 @@ class MirrorSource:
     def status(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """See `labelstore.storage.base.Source.status`; fetches shards."""
         shards = rows // self._info.shard_size
-        if not self._here[shards].all():
-            self._bring(np.unique(shards))
         found = np.empty(len(rows), np.uint8)
         while True:
+            if not self._here[shards].all():
+                self._bring(np.unique(shards))
             try:
                 for source, mine in self._shares(rows):
                     with self._careful(source, rows[mine]):
                         found[mine] = source.status(rows[mine])
-            except _TryAgain:
+            except (_TryAgain, ChangedError):
                 continue
-            return found
+            gone = self._here[shards] & (found == Status.PENDING)  # the folder was emptied: what was here was committed
+            if not gone.any():
+                return found
+            self._give_up(np.unique(shards[gone]))
 
     def row_status(self, row: int) -> int:
         """See `labelstore.storage.base.Source.row_status`."""
@@ -159,6 +171,7 @@ class MirrorSource:
                 if file is not None and files:
                     wanted[shard] = Shard(self._remote.commit_key(shard), file, files)
             here = self._folder.bring(wanted)
+            self._renew_here(here)
             self._elsewhere[[shard for shard in wanted if shard not in here]] = True
             self._here[list(here)] = True
 
@@ -169,14 +182,28 @@ class MirrorSource:
             yield
         except (DamagedRowError, DamagedError, StoreReadError) as error:
             if source is self._remote:
+                if self._here[rows // self._info.shard_size].any():  # another thread has had them fetched again
+                    raise ChangedError from error
                 raise
             damaged = np.array([error.row]) if isinstance(error, DamagedRowError) else rows
             shards = np.unique(damaged // self._info.shard_size)
-            self._folder.forget(map(self._remote.commit_key, shards.tolist()))
-            self._elsewhere[shards] = True
-            self._here[shards] = False
-            self._remote.status(shards * self._info.shard_size)
+            if self._renew_here(shards.tolist()):  # another process has fetched them again
+                self._here[shards] = False
+                raise ChangedError from error
+            self._give_up(shards)
             raise _TryAgain from error
+
+    def _renew_here(self, shards: Iterable[int]) -> bool:
+        """Have those that have been read here looked at again; return whether any of them has changed."""
+        known = [shard for shard in shards if self._local.is_loaded(shard)]
+        return bool(known) and self._local.renew(known)
+
+    def _give_up(self, shards: NDArray[np.int64]) -> None:
+        """Read shards from the server from now on."""
+        self._folder.forget(map(self._remote.commit_key, shards.tolist()))
+        self._elsewhere[shards] = True
+        self._here[shards] = False
+        self._remote.status(shards * self._info.shard_size)
 
     def _index_source(self, spec: ArraySpec, shards: Sequence[int]) -> Source:
         """Return who reads files that no commit covers: they are fetched first, and read once to see whether they are whole."""

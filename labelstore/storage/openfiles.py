@@ -9,6 +9,7 @@ from labelstore.errors import StoreReadError
 from labelstore.storage.budget import BUDGET
 from labelstore.storage.chunks import DataFile
 from labelstore.storage.failures import SCARCE, again
+from labelstore.threads import ProcessLock
 
 Files = tuple[DataFile, ...]
 
@@ -35,6 +36,7 @@ class OpenFiles:
         self._reopen, self._reopen_patiently = reopen, again(reopen)
         self._files_a_shard = max(files_a_shard, 1)
         self._open: dict[int, Files] = {}
+        self._lock, self._dropped = ProcessLock(), 0
 
     def __len__(self) -> int:
         return len(self._open)
@@ -61,18 +63,27 @@ class OpenFiles:
         for shard, files in some.items():
             reopen = self._reopen if lent else self._reopen_patiently  # waiting, it must hold nothing that others wait for
             try:
-                lent[shard] = self.keep(shard, reopen(shard)) if files is None else files
+                lent[shard] = self._open_one(shard, reopen) if files is None else files
             except StoreReadError as error:
                 if not lent or error.errno not in SCARCE:
                     raise
                 break
         return lent
 
-    def keep(self, shard: int, files: Files) -> Files:
+    def keep(self, shard: int, files: Files) -> None:
         """Take in a shard's open files."""
         BUDGET.keep(self._open, shard, files)
-        return files
 
     def drop(self, shards: Iterable[int]) -> None:
-        """Close shards' files."""
-        BUDGET.drop(self._open, shards)
+        """Close shards' files. Those that are being opened now are not kept."""
+        with self._lock():
+            self._dropped += 1
+            BUDGET.drop(self._open, shards)
+
+    def _open_one(self, shard: int, reopen: Reopen) -> Files:
+        dropped = self._dropped
+        files = reopen(shard)
+        with self._lock():
+            if self._dropped == dropped:  # else they may be of a commit that does not count any more
+                self.keep(shard, files)
+        return files

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from labelstore.errors import DamagedError
 from labelstore.schema import ArraySpec, StoreInfo
+from labelstore.storage.base import ChangedError
 from labelstore.storage.chunks import decode_chunk, index_bytes, largest_chunk, largest_file, largest_shard_file, read_index
 from labelstore.storage.direct import Chunks, DirectSource, Index, check_seal, missing_file
 from labelstore.storage.local import LocalSource
 from labelstore.storage.metadata import ArrayMeta, commits_spec
 from labelstore.storage.objects import Objects, Part, SealedFile
 from labelstore.storage.plain import CHECKSUM_BYTES
-from labelstore.threads import ProcessLock
 
 _GAP = 4096
 """Bytes between two chunks that are rather read than asked around."""
@@ -38,7 +38,6 @@ class RangeSource(DirectSource):
         super().__init__(location, info, arrays, files)
         self.objects = Objects(location)
         self._commit = commits_spec(len(files))
-        self._lock = ProcessLock()
         self._seals: dict[tuple[str, int], list[int]] = {}
         self._indexed = np.zeros(info.num_shards, np.bool_)
 
@@ -87,15 +86,14 @@ class RangeSource(DirectSource):
                     raise DamagedError(f"{path}: missing")
                 yield decode_chunk(_bounded(data, most, path), spec, self._info.shard_size, path)
 
-    def _load(self, shards: Sequence[int]) -> None:
-        """See `DirectSource._load`: a round of requests for the commits, and one for all that they seal."""
+    def _load_now(self, shards: Sequence[int]) -> None:
+        """See `DirectSource._load_now`: a round of requests for the commits, and one for all that they seal."""
         for start in range(0, len(shards), _SHARDS_AT_ONCE):
             self._load_some(shards[start : start + _SHARDS_AT_ONCE])
 
     def _load_some(self, shards: Sequence[int]) -> None:
         committed = {}
-        for shard, file in zip(shards, self.fetch_commits(shards), strict=True):
-            commit = self.decode_commit(shard, file)
+        for shard, commit in zip(shards, self._read_commits(shards), strict=True):
             if commit is None:
                 self._table.mark_holes(shard)
             else:
@@ -105,6 +103,14 @@ class RangeSource(DirectSource):
         fetched = dict(zip(asked, self.objects.fetch(asked), strict=True))
         for shard, commit in committed.items():
             self._enter(shard, commit, parts[shard], fetched)
+
+    def _read_commits(self, shards: Sequence[int]) -> list[NDArray[np.uint64] | None]:
+        """See `DirectSource._read_commits`."""
+        return [self.decode_commit(shard, file) for shard, file in zip(shards, self.fetch_commits(shards), strict=True)]
+
+    def _forget(self, shard: int) -> None:
+        """See `DirectSource._forget`."""
+        self._indexed[shard] = False
 
     def fetch_commits(self, shards: Sequence[int]) -> list[bytes | None]:
         """Return the files of shards' commits, read now; None where there is none."""
@@ -178,6 +184,7 @@ class RangeSource(DirectSource):
 
     def _index(self, shards: NDArray[np.int64]) -> None:
         """Read the indexes of loaded shards, where that has not been done."""
+        changes = self._changes
         unknown = shards[~self._indexed[shards]].tolist()
         for start in range(0, len(unknown), _SHARDS_AT_ONCE):
             some = unknown[start : start + _SHARDS_AT_ONCE]
@@ -186,6 +193,8 @@ class RangeSource(DirectSource):
             for shard in some:
                 indexes = {spec.name: self._decode_index(spec, shard, *next(fetched)) for spec in self._by_row}
                 with self._lock():
+                    if self._changes != changes:  # they may be of a file that does not count any more
+                        raise ChangedError
                     self._table.fill_indexes(shard, indexes)
                     self._indexed[shard] = True
 

@@ -67,6 +67,17 @@ class ZarrSource:
         """See `labelstore.storage.base.Source.is_committed`."""
         return bool(self._table.loaded[shard]) or self._load(shard)
 
+    def renew(self, shards: Sequence[int]) -> bool:
+        """See `labelstore.storage.base.Source.renew`."""
+        changed = [shard for shard in shards if not self._table.is_of(shard, self._read_commit(shard))]
+        for shard in changed:
+            self._table.forget(shard)
+        return bool(changed)
+
+    def _read_commit(self, shard: int) -> NDArray[np.uint64] | None:
+        commit = self._read(commits_spec(len(self._committed)), slice(shard, shard + 1))[0]
+        return commit if commit.any() else None
+
     def seals(self, shards: NDArray[np.int64]) -> NDArray[np.uint32]:
         """See `labelstore.storage.base.Source.seals`."""
         return self._table.seals[shards]
@@ -133,8 +144,8 @@ class ZarrSource:
 
     def _load(self, shard: int) -> bool:
         """Check a shard's files against its commit and remember its rows' status; return whether there is a commit."""
-        commit = self._read(commits_spec(len(self._committed)), slice(shard, shard + 1))[0]
-        if not commit.any():
+        commit = self._read_commit(shard)
+        if commit is None:
             self._table.mark_holes(shard)
             return False
         for spec, record in zip(self._committed, commit.tolist(), strict=True):

@@ -115,11 +115,15 @@ class ShardFolder:
     def _has(self, key: str) -> bool:
         return (self.root / key).exists()
 
-    def _holds(self, shard: Shard) -> bool:
+    def has_commit(self, key: str, commit: bytes | None) -> bool:
+        """Whether a shard's commit is here, and is this one."""
         try:
-            return (self.root / shard.commit_key).read_bytes() == shard.commit
+            return (self.root / key).read_bytes() == commit
         except OSError:
             return False
+
+    def _holds(self, shard: Shard) -> bool:
+        return self.has_commit(shard.commit_key, shard.commit)
 
     def _bring(self, wanted: Mapping[int, Shard]) -> set[int]:
         """`bring` for shards that this process has locked."""

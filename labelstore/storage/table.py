@@ -56,6 +56,15 @@ class RowTable:
         """Enter which rows of a shard without a commit are none: not of all at first, metadata alone must cost no memory."""
         self.status[self._info.shard_rows(shard).stop : (shard + 1) * self._size] = Status.HOLE
 
+    def is_of(self, shard: int, commit: NDArray[np.uint64] | None) -> bool:
+        """Whether a loaded shard was loaded by this commit."""
+        return commit is not None and bool(self.loaded[shard]) and int(self.seals[shard]) == _seal(commit)
+
+    def forget(self, shard: int) -> None:
+        """Make the rows of a shard pending, until it is filled in again."""
+        self.loaded[shard] = False
+        self.status[shard * self._size : (shard + 1) * self._size] = Status.PENDING
+
     def fill(
         self,
         shard: int,
@@ -68,7 +77,7 @@ class RowTable:
         rows = slice(shard * self._size, (shard + 1) * self._size)
         for name, column in values.items():
             self.values[name][rows] = column
-        self.seals[shard] = google_crc32c.value(commit.tobytes())
+        self.seals[shard] = _seal(commit)
         self.loaded[shard] = True
 
     def fill_indexes(self, shard: int, indexes: Mapping[str, tuple[NDArray[np.uint64], NDArray[np.uint64]]]) -> None:
@@ -94,6 +103,11 @@ def in_memory(info: StoreInfo, where: str) -> Iterator[None]:
             f"{where}: no memory for a store of {info.num_rows:,} rows in shards of {info.shard_size:,}, with ids of up to "
             f"{info.id_bytes:,} bytes ({error})"
         ) from error
+
+
+def _seal(commit: NDArray[np.uint64]) -> int:
+    seal: int = google_crc32c.value(commit.tobytes())
+    return seal
 
 
 def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
