@@ -114,11 +114,13 @@ def cluster(folder: Path) -> Iterator[tuple[str, dict[str, psutil.Process]]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     address = f"tcp://127.0.0.1:{port}"
-    commands = {"scheduler": ["scheduler", "--host", "127.0.0.1", "--port", str(port), "--dashboard-address", ":0"]}
+    commands = {"scheduler": ["scheduler", "--host", "127.0.0.1", "--port", str(port), "--dashboard-address", "127.0.0.1:0"]}
     for number in range(WORKERS):
         commands[f"worker {number}"] = [
             "worker",
             address,
+            "--host",
+            "127.0.0.1",
             "--nthreads",
             "1",
             "--no-nanny",

@@ -147,7 +147,8 @@ class Separate:
     def _start_workers(self) -> None:
         """Fill up to two, and wait until they are there."""
         while len(self._nannies) < 2:
-            options = ("--nthreads", 1, "--no-dashboard", "--memory-limit", 0, "--local-directory", self._processes.folder)
+            own = ("--host", "127.0.0.1", "--local-directory", self._processes.folder)
+            options = ("--nthreads", 1, "--no-dashboard", "--memory-limit", 0, *own)
             self._nannies.append(self._start("worker", f"tcp://127.0.0.1:{self._port}", *options))
         with Client(f"tcp://127.0.0.1:{self._port}", timeout=_STARTING, set_as_default=False) as client:
             client.wait_for_workers(2, timeout=_STARTING)

@@ -18,11 +18,13 @@ from typing import Any
 
 import dask
 import torch
-from distributed import Client, Nanny, Scheduler, Security, SpecCluster
+from distributed import Client, Security
 from distributed.comm.addressing import get_address_host_port
 from distributed.utils import LoopRunner, silence_logging_cmgr
 
 from labelstore.errors import OptionError, RunError
+from labelstore.pipelines.dashboard import is_loopback_name
+from labelstore.pipelines.local_nodes import LocalCluster, scheduler_spec, worker_spec
 from labelstore.pipelines.resources import ClusterAddress, Resources, worker_environment
 
 # Silent workers are ended in `labelstore.pipelines.watchdog`, by a time that the user chooses. One that has died is looked for
@@ -46,15 +48,19 @@ _DASHBOARD_PORT = 8787
 def local_cluster(resources: Resources) -> Iterator[Client]:
     """Start worker processes and yield a client; everything is gone afterwards.
 
+    A connection to a Dask process may run code there. All listen on the loopback interface only, and take a connection only
+    with the certificate of this cluster, which no other user of the machine has.
+
     Raises
     ------
     RunError
         The workers do not come up.
     """
     environment = worker_environment(resources)
-    address = {"host": "127.0.0.1", "port": 0, "dashboard_address": _dashboard_address()}
-    scheduler = {"cls": Scheduler, "options": {**address, "allowed_failures": _TRIES - 1}}
-    workers = {number: {"cls": Nanny, "options": _worker_options(number, resources)} for number in range(resources.workers)}
+    security = Security.temporary()
+    scheduler = scheduler_spec(security, _dashboard_address(), allowed_failures=_TRIES - 1)
+    numbers = range(resources.workers)
+    workers = {number: worker_spec(security, **_worker_options(number, resources)) for number in numbers}
     with (
         warnings.catch_warnings(),
         _no_variables_left(),
@@ -63,7 +69,9 @@ def local_cluster(resources: Resources) -> Iterator[Client]:
     ):
         warnings.filterwarnings("ignore", message="Port .* is already in use")  # another is taken, and its address shown
         with (
-            _started(scheduler=scheduler, workers=workers, loop=loop, silence_logs=logging.CRITICAL) as cluster,
+            _started(
+                scheduler=scheduler, workers=workers, loop=loop, security=security, silence_logs=logging.CRITICAL
+            ) as cluster,
             Client(cluster, set_as_default=False) as client,
         ):
             try:
@@ -99,6 +107,18 @@ def remote_cluster(cluster: ClusterAddress) -> Iterator[Client]:
             if not worker_addresses(client):
                 raise RunError(f"--scheduler {address}: there are no workers; start some with `dask worker {address}`")
             yield client
+
+
+def is_open_to_others(address: str) -> bool:
+    """Whether a scheduler takes commands from whatever reaches it over a network: it speaks no TLS, and is not on loopback."""
+    if address.startswith(("tls://", "wss://")):
+        return False
+    host, _ = get_address_host_port(address)
+    try:
+        addresses = {found[4][0] for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except OSError:
+        return True
+    return not all(is_loopback_name(str(address)) for address in addresses)
 
 
 def worker_addresses(client: Client) -> Collection[str]:
@@ -161,9 +181,9 @@ def _why_not_connected(error: Exception) -> str:
     )
 
 
-def _started(**options: Any) -> SpecCluster:
+def _started(**options: Any) -> LocalCluster:
     try:
-        return SpecCluster(**options)
+        return LocalCluster(**options)
     except RuntimeError as error:
         cause = error.__cause__ or error
         raise RunError(
@@ -221,7 +241,7 @@ def _warnings_of_children_off(option: str) -> Iterator[None]:
         sys.warnoptions.remove(option)
 
 
-def _worker_options(number: int, resources: Resources) -> dict[str, object]:
+def _worker_options(number: int, resources: Resources) -> dict[str, Any]:
     env = {}
     if resources.device == "cuda":
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from labelstore.pipelines.annotators.spec import EnsembleSpec
-from labelstore.pipelines.cluster import local_cluster, remote_cluster
+from labelstore.pipelines.cluster import is_open_to_others, local_cluster, remote_cluster
 from labelstore.pipelines.engine import Engine, SerialEngine
 from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.preflight import look_at_workers
@@ -37,6 +37,11 @@ def open_engine(resources: Resources, needs: Needs, observer: Observer) -> Itera
     if resources.cluster is not None:
         observer.phase(f"connecting to {resources.cluster.scheduler}")
         with remote_cluster(resources.cluster) as client:
+            if is_open_to_others(resources.cluster.scheduler):
+                observer.warning(
+                    f"--scheduler {resources.cluster.scheduler}: without TLS, any program that reaches this cluster's ports "
+                    "can run code on its workers. Use tls://, or a network closed to others"
+                )
             observer.dashboard(client.dashboard_link)
             engine = DaskEngine(client, observer, resources.worker_timeout)
             yield engine, look_at_workers(engine, needs.annotators, needs.store, needs.images, resources, observer)

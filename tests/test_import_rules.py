@@ -18,9 +18,16 @@ MODULES = {
     for path in sorted((ROOT / folder).rglob("*.py"))
 }
 TORCH = ("labelstore.torch", "labelstore.pipelines.annotators", "labelstore.pipelines.encoders")
+DASK = (
+    "labelstore.pipelines.cluster",
+    "labelstore.pipelines.local_nodes",
+    "labelstore.pipelines.run",
+    "labelstore.pipelines.watchdog",
+)
 ALLOWED = {
-    "dask": ("labelstore.pipelines.cluster", "labelstore.pipelines.run", "labelstore.pipelines.watchdog"),
-    "distributed": ("labelstore.pipelines.cluster", "labelstore.pipelines.run", "labelstore.pipelines.watchdog"),
+    "dask": DASK,
+    "distributed": DASK,
+    "tornado": ("labelstore.pipelines.dashboard",),
     "click": ("labelstore.cli",),
     "rich": ("labelstore.cli",),
     "zarr": (
@@ -112,6 +119,11 @@ def test_import_labelstore_is_light(picture_store):
 
 def test_planning_knows_no_engine():
     assert not loaded_by("import labelstore.pipelines.plan") & {"dask", "distributed", "zarr", "torch"}
+
+
+def test_what_a_worker_loads_first_is_light():
+    """Its environment variables are set after its class is imported."""
+    assert not loaded_by("import labelstore.pipelines.local_nodes") & {"torch", "zarr"}
 
 
 def test_one_package_is_installed_and_no_bare_names():

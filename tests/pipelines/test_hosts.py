@@ -67,6 +67,7 @@ def test_the_store_is_that_of_one_process(images, tmp_path, stack):
     assert run.returncode == 0, err
     assert f"{IMAGES} of {IMAGES} images annotated, 0 failed" in out
     assert "Traceback" not in err
+    assert err.count("without TLS, any program that reaches this cluster's ports can run code on its workers") == 1
     shutil.rmtree(tmp_path / "cluster", ignore_errors=True)
     run_here("annotate", images, "--store", tmp_path / "here.zarr", "--workers", 0, *SLOW)
     assert store_contents(store) == store_contents(tmp_path / "here.zarr")

@@ -51,7 +51,7 @@ class Cluster:
         folder.mkdir(exist_ok=True)
         self._stack, self._folder, self._options = stack, folder, tuple(options)
         file = folder / "scheduler.json"
-        more = ("--scheduler-file", file, "--dashboard-address", ":0", *options)
+        more = ("--scheduler-file", file, "--dashboard-address", f"{host}:0", *options)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -64,7 +64,8 @@ class Cluster:
         self, *options: str, prefix: Sequence[str] = (), env: Mapping[str, str] | None = None
     ) -> subprocess.Popen[bytes]:
         before = self.registered()
-        options = ("--nthreads", "1", "--memory-limit", "0", "--no-dashboard", *options)
+        own = () if prefix[:2] == ("ip", "netns") else ("--host", "127.0.0.1")
+        options = ("--nthreads", "1", "--memory-limit", "0", "--no-dashboard", *own, *options)
         worker = self._start("worker", self.address, *options, *self._options, prefix=prefix, env=env)
         wait_until(lambda: self.registered() > before, "the worker is there")
         return worker
