@@ -11,6 +11,7 @@ EFFECT_OPTIONS ?=
 STAMPS ?= bench-out/stamps/usr/share/tuxpaint/stamps
 TRY_FOLDER ?= /var/tmp/labelstore-image
 TRY_OPTIONS ?=
+LOCK_OPTIONS ?=
 
 .PHONY: help demo test lint types test-slow test-gpu examples soak bench bench-scale bench-encodings bench-quality effect effect-full bench-gpu bench-gpu-pooling bench-import bench-remote bench-shards bench-view families fuzz lock-image try-image clean
 
@@ -32,7 +33,7 @@ help:
 	@echo "make bench-remote  a store behind a slow line; bench-shards: 100,000 shards through Dask (15 minutes, 3 GB in memory)"
 	@echo "make bench-quality  map size, encoding and precision: bytes, and distances to the annotator"
 	@echo "make effect     does training on label maps give better networks? Small networks, 20 minutes; effect-full: tuning, ablations, a second data set (hours)"
-	@echo "make lock-image  the exact versions of what is in the image, anew"
+	@echo "make lock-image  the exact versions and hashes of what is in the image, anew (LOCK_OPTIONS='--torch-index INDEX': torch for the CPU too)"
 	@echo "make try-image  the Dockerfile's steps and compose.yaml's services without Docker, in a clean Debian"
 	@echo "make clean      remove environment, demo and build output"
 
@@ -186,7 +187,7 @@ families: $(VENV)/.test
 
 # The exact versions in the image: run it with the image's Python.
 lock-image: $(VENV)/.test
-	$(BIN)/python docker/lock.py
+	$(BIN)/python docker/lock.py $(LOCK_OPTIONS)
 
 # As root, on Debian; needs debootstrap, busybox and 25 GB. TRY_OPTIONS='--device cuda', and what pip needs: see --help.
 try-image: $(VENV)/.test

@@ -3,23 +3,28 @@
     pip install 'labelstore[slurm]'                                # where the nodes see it: on a shared disk
     python slurm_annotate.py --jobs 16 --partition gpu -- /shared/photos --store /shared/photos.zarr --model timm:resnet50
 
-What stands behind `--` is for `labelstore annotate`. Run it where the nodes reach it, and leave it there until it is done: in
-this process lives Dask's scheduler. The jobs end a minute after it. Run again, it goes on: what is committed is not made twice.
+What stands behind `--` is for `labelstore annotate`. Run it where the nodes reach it, in a folder that they see, and leave it
+there until it is done: in this process lives Dask's scheduler. The folder holds the run's certificate meanwhile. The jobs end a
+minute after it. Run again, it goes on: what is committed is not made twice.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 from dask_jobqueue import SLURMCluster
-from distributed import Client
+from distributed import Client, Security
 
 
 def main() -> int:
     options, annotate = parse()
-    with SLURMCluster(**job(options)) as cluster:
+    with certificate(Path.cwd()) as security, SLURMCluster(security=security, protocol="tls://", **job(options)) as cluster:
         if options.print_job:
             print(cluster.job_script())
             return 0
@@ -28,7 +33,29 @@ def main() -> int:
         print(f"{options.jobs} jobs: waiting for the first; dashboard: {cluster.dashboard_link}", file=sys.stderr)
         with Client(cluster) as client:
             client.wait_for_workers(1)  # the others join the run when SLURM starts them
-        return subprocess.run(["labelstore", "annotate", *annotate, "--scheduler", cluster.scheduler_address]).returncode
+        files = [
+            "--tls-ca-file",
+            security.tls_ca_file,
+            "--tls-cert",
+            security.tls_client_cert,
+            "--tls-key",
+            security.tls_client_key,
+        ]
+        where = ["--scheduler", cluster.scheduler_address, *files]
+        return subprocess.run(["labelstore", "annotate", *annotate, *where]).returncode
+
+
+@contextlib.contextmanager
+def certificate(shared: Path) -> Iterator[Security]:
+    """Make a certificate for this run, in a folder that jobs see and no other user may read: without it, whatever reaches
+    a port of Dask's runs code as you."""
+    made = Security.temporary().get_tls_config_for_role("worker")
+    with tempfile.TemporaryDirectory(prefix=".labelstore-tls-", dir=shared) as folder:  # of mode 0700
+        files = {name: str(Path(folder, f"{name}.pem")) for name in ("ca_file", "cert", "key")}
+        for name, file in files.items():
+            Path(file).write_text(made[name])
+        of_roles = {f"tls_{role}_{name}": files[name] for role in ("client", "scheduler", "worker") for name in ("cert", "key")}
+        yield Security(require_encryption=True, tls_ca_file=files["ca_file"], **of_roles)
 
 
 def require_accepted(script: str) -> None:

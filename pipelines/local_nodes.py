@@ -20,9 +20,10 @@ class LocalScheduler(Scheduler):
 
     def start_http_server(self, *arguments: Any, **options: Any) -> None:
         """Put a door before what Dask serves."""
-        super().start_http_server(*arguments, **options)
+        Scheduler.start_http_server(self, *arguments, **options)
         self.dashboard_token = secrets.token_urlsafe(32)
-        self.http_server.request_callback = Door(self.http_application, self.dashboard_token, self.http_server.port)
+        server: Any = self.http_server
+        server.request_callback = Door(self.http_application, self.dashboard_token, server.port)
 
 
 class LocalWorker(Worker):
@@ -35,11 +36,15 @@ class LocalWorker(Worker):
 class LocalCluster(SpecCluster):
     """A cluster of `LocalScheduler` and workers whose certificate exists only here and in their processes' memory."""
 
+    def __init__(self, **options: Any) -> None:
+        SpecCluster.__init__(self, **options)
+
     @property
     def dashboard_link(self) -> str:
         """The address of the dashboard, with its token."""
         link: str = super().dashboard_link
-        return with_token(link, self.scheduler.dashboard_token) if link else link
+        scheduler: Any = self.scheduler
+        return with_token(link, scheduler.dashboard_token) if link else link
 
 
 def scheduler_spec(security: Security, dashboard_address: str, **options: Any) -> dict[str, Any]:

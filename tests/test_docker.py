@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import hashlib
 import json
 import re
 import runpy
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import zipfile
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -40,6 +42,7 @@ ROOT = Path(__file__).parent.parent
 DOCKER = ROOT / "docker"
 COMPOSE, GPU = DOCKER / "compose.yaml", DOCKER / "compose.gpu.yaml"
 SECRETS = {"AWS_ACCESS_KEY_ID": "name", "AWS_SECRET_ACCESS_KEY": "secret"}
+NAMES = {"requirements.txt": "docker/requirements.txt", "requirements-cuda.txt": "docker/requirements-${DEVICE}.txt"}
 COMMANDS = {
     ("labelstore", "annotate"): annotate_command,
     ("dask", "scheduler"): dask_scheduler.main,
@@ -64,9 +67,18 @@ def settings() -> configparser.ConfigParser:
     return found
 
 
+def locked(name: str) -> dict[str, tuple[str, list[str]]]:
+    """Version and hashes by package."""
+    lines = (DOCKER / name).read_text().replace("\\\n", "").splitlines()
+    found = {}
+    for pin, *hashes in (line.split() for line in lines if not line.startswith("#")):
+        package, version = pin.split("==")
+        found[package] = version, hashes
+    return found
+
+
 def pinned(name: str) -> dict[str, str]:
-    lines = (DOCKER / name).read_text().splitlines()
-    return dict(line.split("==") for line in lines if not line.startswith(("#", "--")))
+    return {package: version for package, (version, _) in locked(name).items()}
 
 
 def wanted(extras: str) -> list[Requirement]:
@@ -127,6 +139,37 @@ def test_its_versions_are_those_that_setup_cfg_asks_for(device):
     (install,) = (value for value in instructions("RUN") if "venv" in value and "apt-get" in value)
     python = install.split()[-1 - install.split()[::-1].index("-m") - 1].removeprefix("python")
     assert SpecifierSet(settings()["options"]["python_requires"]).contains(python)
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-cuda.txt"])
+def test_it_installs_the_bytes_that_were_there_and_no_others(name):
+    """Those of PyTorch's own index are known only to a lock that names it."""
+    found = locked(name)
+    assert {"numpy", "torch"} & set(found)
+    for package, (_, hashes) in found.items():
+        assert 1 <= len(hashes) <= 2, package  # a wheel for each kind of machine, or one for all
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", text) for text in hashes), package
+    (install,) = (value for value in instructions("RUN") if "pip install" in value and "-r " in value and NAMES[name] in value)
+    assert "--require-hashes" in install
+
+
+def test_pip_refuses_other_bytes(tmp_path):
+    """As the image's step does, of a wheel that is made here."""
+    wheel = tmp_path / "nothing-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("nothing-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: nothing\nVersion: 1.0\n")
+        archive.writestr("nothing-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr("nothing-1.0.dist-info/RECORD", "")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    write = runpy.run_path(str(DOCKER / "lock.py"))["write"]
+    for number, (hashes, code) in enumerate([({"nothing": {digest}}, 0), ({"nothing": {"0" * 64}}, 1), ({}, 1)]):
+        file = tmp_path / f"{number}.txt"
+        write(str(file), {"nothing": "1.0"}, hashes)
+        options = ["--no-deps", "--require-hashes", "--no-index", "--find-links", tmp_path, "--target", tmp_path / str(number)]
+        command = [sys.executable, "-m", "pip", "install", *options, "-r", file]
+        done = subprocess.run(list(map(str, command)), env=environment(), capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        assert code == 0 or "hash" in done.stderr.lower()
 
 
 def test_docker_is_sent_what_the_image_is_built_from_and_no_more(tmp_path):
@@ -227,6 +270,19 @@ def test_its_secrets_come_from_the_environment_and_must_be_set():
     assert {line.lstrip("#").partition("=")[0] for line in lines if "=" in line} <= known
 
 
+def test_its_ports_are_for_this_machine_and_its_cluster_for_itself():
+    """A connection to a port of Dask's runs code: only what is published has a network that leads out."""
+    found = load(COMPOSE, SECRETS)
+    services = found["services"]
+    ports = [port for service in services.values() for port in service.get("ports", ())]
+    assert sorted(ports) == ["127.0.0.1:8333:8333", "127.0.0.1:8787:8787"]
+    published = {name for name, service in services.items() if "ports" in service}
+    assert {name for name, service in services.items() if "published" in service.get("networks", ())} == published
+    assert all(service.get("network_mode") == "none" or "cluster" in service["networks"] for service in services.values())
+    assert found["networks"]["cluster"] == {"internal": "true"}
+    assert load(COMPOSE, {**SECRETS, "NETWORK_INTERNAL": "false"})["networks"]["cluster"] == {"internal": "false"}
+
+
 def test_every_gpu_has_a_worker_of_its_own():
     base, found = load(COMPOSE, SECRETS)["services"], load(GPU, SECRETS)["services"]
     workers = {name: service for name, service in found.items() if "deploy" in service}
@@ -275,6 +331,57 @@ def test_kubernetes_knows_every_field():
     made[-1]["spec"]["containers"][0]["comand"] = []
     with pytest.raises(kubernetes_validate.ValidationError, match="comand"):
         kubernetes_validate.validate(made[-1], kubernetes_validate.latest_version(), strict=True)
+
+
+def test_the_pods_may_do_no_more_than_they_need():
+    for name, pod in pod_specs().items():
+        assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+        assert pod["automountServiceAccountToken"] is False
+        empty = {volume["name"] for volume in pod["volumes"] if "emptyDir" in volume}
+        for container in [*pod.get("initContainers", ()), *pod["containers"]]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }, name
+            mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+            assert {"/tmp", "/home/labelstore"} <= set(mounts)
+            assert set(mounts.values()) <= empty
+
+
+def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    """Whether a label selector of Kubernetes takes a pod."""
+    given = selector.get("matchLabels", {}).items() <= labels.items()
+    expressions = selector.get("matchExpressions", ())
+    assert all(expression["operator"] == "In" for expression in expressions)
+    return given and all(labels.get(expression["key"]) in expression["values"] for expression in expressions)
+
+
+def test_only_the_run_the_workers_and_the_operator_reach_dasks_ports():
+    (job,) = (resource for resource in resources() if resource["kind"] == "Job")
+    name = cluster()["metadata"]["name"]
+    roles = {role: {"dask.org/cluster-name": name, "dask.org/component": role} for role in ("scheduler", "worker")}
+    other = {"dask.org/cluster-name": "other", "dask.org/component": "worker"}
+    operator = {"app.kubernetes.io/name": "dask-kubernetes-operator"}
+    pods = {**roles, "annotate": job["spec"]["template"]["metadata"]["labels"], "other": other, "operator": operator, "any": {}}
+    policies = [resource["spec"] for resource in resources() if resource["kind"] == "NetworkPolicy"]
+    reached: dict[str, set[tuple[str, object]]] = {}
+    for target in ("scheduler", "worker", "annotate"):
+        (policy,) = (policy for policy in policies if selects(policy["podSelector"], pods[target]))
+        assert policy["policyTypes"] == ["Ingress"]
+        reached[target] = {
+            (source, port["port"])
+            for rule in policy.get("ingress", ())
+            for peer in rule["from"]
+            for source, labels in pods.items()
+            if selects(peer["podSelector"], labels) and ("namespaceSelector" in peer) == (source == "operator")
+            for port in rule.get("ports", [{"port": "all"}])
+        }
+    assert reached == {
+        "scheduler": {("worker", 8786), ("annotate", 8786), ("operator", 8786), ("operator", 8787)},
+        "worker": {("scheduler", "all"), ("worker", "all")},
+        "annotate": set(),
+    }
 
 
 def test_the_operator_knows_the_cluster():
@@ -345,8 +452,14 @@ def test_a_slurm_job_is_a_worker_with_a_gpu(tmp_path):
     assert lines.index("module load cuda") < lines.index(start)
     python, option, module, *words = shlex.split(start)
     assert (python, option, module) == (sys.executable, "-m", "distributed.cli.dask_worker")
+    for file in (Path(word) for word in words if word.endswith(".pem")):  # they have gone with the command
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
     worker = dask_worker.main.make_context("dask worker", words)
     assert (worker.params["nthreads"], worker.params["memory_limit"]) == (1, "0")
+    folders = {Path(worker.params[name]).parent for name in ("tls_ca_file", "tls_cert", "tls_key")}
+    assert (worker.params["protocol"], len(folders)) == ("tls://", 1)
+    assert folders.pop().parent == tmp_path
     assert "--gres" not in job_script(tmp_path, "--gres", "")
 
 
