@@ -46,12 +46,14 @@ class LabelMapReader:
 
     cache
         A folder in which maps are kept decoded, once read: all readers of the store on this machine share one file there,
-        which stays for the next run. Best in memory (``/dev/shm``), else on a local disk.
+        which stays for the next run. Best in memory (``/dev/shm``), else on a local disk. In a folder that is not this user's
+        alone (mode 0700), ``labelstore-UID`` is made and used.
     cache_bytes
         What that file may grow to: the store's first rows that fit are kept. By default all, or what is free there.
     cache_dir
-        A folder on a local disk, for a store behind a URL: shards are fetched whole when they are first touched, checked, and
-        read from there by all processes of this machine, and by the next run. (A store in a folder is read where it is.)
+        A folder on a local disk, private as that of ``cache``, for a store behind a URL: shards are fetched whole when they are
+        first touched, checked, and read from there by all processes of this user on this machine, and by the next run. (A store
+        in a folder is read where it is.)
     cache_dir_bytes
         What those shards may take: what has no room is read from the server batch by batch. By default what is free there.
 

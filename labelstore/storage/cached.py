@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 from labelstore.errors import CacheError, OptionError
 from labelstore.schema import ArraySpec, StoreInfo
 from labelstore.storage.base import Source, UsePart
+from labelstore.storage.budget import close_quietly
 from labelstore.storage.plain import CHECKSUM_BYTES, CRC32C_RESIDUE
+from labelstore.storage.private import open_private, private_folder
 
 _HEAD = np.dtype([("row", "<i8"), ("seal", "<u4")])
 
@@ -37,7 +39,7 @@ class CachedSource:
     specs
         The arrays of a record: those that keep the maps.
     folder
-        Where the file goes; made if it is not there. Best in memory (``/dev/shm``) or on a local disk.
+        Where the file goes, see `private_folder`. Best in memory (``/dev/shm``) or on a local disk.
     most_bytes
         What the file may grow to: the first rows that fit are kept. By default all, or what is free on the disk.
 
@@ -53,19 +55,20 @@ class CachedSource:
         check_bound("cache_bytes", most_bytes)
         self.where, self.direct = source.where, source.direct
         self._source, self._info, self._specs = source, info, tuple(specs)
-        self._folder, self._most_bytes = Path(folder), most_bytes
+        self._given, self._most_bytes = folder, most_bytes
+        self._folder = private_folder("cache", folder)
         self._size = _HEAD.itemsize + sum(spec.row_bytes for spec in specs) + CHECKSUM_BYTES
         self._file = self._folder / f"labelstore-{_identity(info, specs)}.v1.cache"
-        self._fd, self._writable = _open(self._file)
+        self._fd, self._writable = open_private("cache", self._file)
         self.capacity = min(info.num_rows, self._room() // self._size)
         """Rows that the file may hold: the store's first."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CachedSource, (self._source, self._info, self._specs, self._folder, self._most_bytes)
+        return CachedSource, (self._source, self._info, self._specs, self._given, self._most_bytes)
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = close_quietly) -> None:
         if hasattr(self, "_fd"):
-            os.close(self._fd)
+            close(self._fd)
 
     def each_part(self, specs: Sequence[ArraySpec], rows: NDArray[np.int64], threads: int, use: UsePart) -> None:
         """See `labelstore.storage.base.Source.each_part`; one part of what the file holds."""
@@ -127,7 +130,12 @@ class CachedSource:
 
     def _gather(self, rows: NDArray[np.int64], seals: NDArray[np.uint32]) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_]]:
         """Return what the file holds of rows, and which of them it does not hold."""
-        records = map(os.pread, [self._fd] * len(rows), [self._size] * len(rows), (rows * self._size).tolist())
+        offsets = (rows * self._size).tolist()
+        try:
+            records = list(map(os.pread, [self._fd] * len(rows), [self._size] * len(rows), offsets))
+        except OSError as error:
+            self._give_up("is not read", error)
+            records = [b""] * len(rows)
         frames = [record if len(record) == self._size else bytes(self._size) for record in records]
         table = np.frombuffer(bytearray().join(frames), np.uint8).reshape(len(rows), self._size)
         good = np.fromiter(map(google_crc32c.value, frames), np.uint32, len(rows)) == CRC32C_RESIDUE
@@ -160,15 +168,22 @@ class CachedSource:
         try:
             os.pwrite(self._fd, data, offset)
         except OSError as error:
-            if self._writable:
-                self._writable = False
-                warnings.warn(f"{self._file}: the cache grows no more: {error.strerror}", stacklevel=2)
+            self._give_up("grows no more", error)
+
+    def _give_up(self, state: str, error: OSError) -> None:
+        """Write no more, and say so once: rows that the file does not hold are read from the store."""
+        if self._writable:
+            self._writable = False
+            warnings.warn(f"{self._file}: the cache {state}: {error.strerror}", stacklevel=2)
 
     def _room(self) -> int:
         if self._most_bytes is not None:
             return self._most_bytes
-        disk = os.statvfs(self._folder)
-        return disk.f_bavail * disk.f_frsize + os.fstat(self._fd).st_blocks * 512
+        try:
+            disk = os.statvfs(self._folder)
+            return disk.f_bavail * disk.f_frsize + os.fstat(self._fd).st_blocks * 512
+        except OSError as error:
+            raise CacheError(f"cache: {self._folder}: cannot be looked at: {error.strerror}") from error
 
 
 def check_bound(option: str, most_bytes: object) -> None:
@@ -186,16 +201,3 @@ def _identity(info: StoreInfo, specs: Sequence[ArraySpec]) -> str:
     """A name for the store's cache. Records are held against their shard's seal besides: this one need not be perfect."""
     said = [info.num_rows, info.shard_size, info.created, info.annotator.weights_sha256, *map(repr, specs)]
     return hashlib.sha256(repr(said).encode()).hexdigest()[:16]
-
-
-def _open(file: Path) -> tuple[int, bool]:
-    """Open the file, for reading alone where it may not be written; return whether it may."""
-    flags = os.O_CLOEXEC | os.O_NOFOLLOW
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(file, os.O_RDWR | os.O_CREAT | flags, 0o666), True
-    except OSError as error:
-        try:
-            return os.open(file, os.O_RDONLY | flags), False
-        except OSError:
-            raise CacheError(f"cache: expected a folder that can be written, got {file.parent}: {error.strerror}") from error

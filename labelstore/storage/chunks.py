@@ -54,22 +54,30 @@ class Whole(Readable, Protocol):
 class DataFile:
     """One open file of a store: threads share it, forked processes too. Closed when let go.
 
+    Parameters
+    ----------
+    path
+        Of the file.
+    owner
+        The user that it must belong to, and not be a link then; by default anybody.
+
     Raises
     ------
     FileNotFoundError
         There is none.
     DamagedError
-        It is no file: a folder, a device, or a pipe, which is not waited for.
+        It is no file: a folder, a device, or a pipe, which is not waited for. Or it is somebody else's.
     StoreReadError
         It cannot be opened.
     """
 
     __slots__ = ("fd", "length", "path")
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, owner: int | None = None) -> None:
         self.path = path
         try:
-            self.fd = open_file(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+            self.fd = open_file(path, flags if owner is None else flags | os.O_NOFOLLOW)
             found = os.fstat(self.fd)
         except FileNotFoundError:
             raise
@@ -79,6 +87,8 @@ class DataFile:
             raise unreadable(path, error) from error
         if not stat.S_ISREG(found.st_mode):
             raise DamagedError(f"{path}: expected a file, found a {_KINDS.get(stat.S_IFMT(found.st_mode), 'device')}")
+        if owner is not None and found.st_uid != owner:
+            raise DamagedError(f"{path}: expected a file of uid {owner}, found one of uid {found.st_uid}")
         self.length = found.st_size
 
     def read(self, offset: int, length: int) -> bytes:
@@ -194,10 +204,10 @@ def decode_chunk(data: bytes, spec: ArraySpec, rows: int, path: str) -> NDArray[
 
 
 @again
-def read_chunk(path: str, spec: ArraySpec, rows: int) -> NDArray[Any] | None:
+def read_chunk(path: str, spec: ArraySpec, rows: int, owner: int | None = None) -> NDArray[Any] | None:
     """Return the rows in a file that is one chunk; None if there is no such file. Raises as `decode_chunk` does."""
     try:
-        file = DataFile(path)
+        file = DataFile(path, owner)
     except FileNotFoundError:
         return None
     return decode_chunk(file.whole(largest_file(spec, rows)), spec, rows, path)

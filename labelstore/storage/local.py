@@ -27,16 +27,24 @@ class LocalSource(DirectSource):
     """A store below a folder.
 
     Everything is read by position. Forked processes share the table and the open files of their parent, unpickled copies
-    start anew.
+    start anew. Where an ``owner`` is given, files of shards that belong to others are damage.
     """
 
-    def __init__(self, path: Path, info: StoreInfo, arrays: Mapping[str, ArrayMeta], files: tuple[ArraySpec, ...]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        info: StoreInfo,
+        arrays: Mapping[str, ArrayMeta],
+        files: tuple[ArraySpec, ...],
+        owner: int | None = None,
+    ) -> None:
         super().__init__(str(path), info, arrays, files)
-        self._sealed = SealedFiles(self.where, self._arrays, self._by_row)
+        self._owner = owner
+        self._sealed = SealedFiles(self.where, self._arrays, self._by_row, owner)
         self._files = OpenFiles(self._sealed.open, len(self._by_row))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return LocalSource, (Path(self.where), self._info, self._arrays, self._committed)
+        return LocalSource, (Path(self.where), self._info, self._arrays, self._committed, self._owner)
 
     def row(self, specs: Sequence[ArraySpec], row: int) -> dict[str, NDArray[Any]]:
         """See `labelstore.storage.base.Source.row`."""
@@ -108,7 +116,7 @@ class LocalSource(DirectSource):
         """See `DirectSource._each_chunk`."""
         for shard in shards:
             path = self._path(spec, shard)
-            chunk = read_chunk(path, spec, self._info.shard_size)
+            chunk = read_chunk(path, spec, self._info.shard_size, self._owner)
             if chunk is None:
                 raise DamagedError(f"{path}: missing")
             yield chunk
@@ -128,7 +136,7 @@ class LocalSource(DirectSource):
 
     def _read_commit(self, shard: int) -> NDArray[np.uint64] | None:
         spec = commits_spec(len(self._committed))
-        commit = read_chunk(self._path(spec, shard), spec, 1)
+        commit = read_chunk(self._path(spec, shard), spec, 1, self._owner)
         return commit if commit is not None and commit.any() else None
 
     @again
@@ -159,8 +167,8 @@ class LocalSource(DirectSource):
 class SealedFiles:
     """The files of committed shards that have a chunk a row: opened again, they must be those whose index is known."""
 
-    def __init__(self, where: str, arrays: Mapping[str, ArrayMeta], by_row: Sequence[ArraySpec]) -> None:
-        self._where, self._arrays, self._by_row = where, arrays, by_row
+    def __init__(self, where: str, arrays: Mapping[str, ArrayMeta], by_row: Sequence[ArraySpec], owner: int | None) -> None:
+        self._where, self._arrays, self._by_row, self._owner = where, arrays, by_row, owner
         self.seals: dict[int, list[list[int]]] = {}
         """What their commits keep of them, by shard."""
 
@@ -178,7 +186,7 @@ class SealedFiles:
         """
         path = f"{self._where}/{spec.name}/{self._arrays[spec.name].file_name(spec, shard)}"
         try:
-            file = DataFile(path)
+            file = DataFile(path, self._owner)
         except FileNotFoundError:
             raise missing_file(path, shard) from None
         check_seal(file, seal)

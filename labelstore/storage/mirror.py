@@ -16,6 +16,7 @@ from labelstore.schema import ArraySpec, Status, StoreInfo
 from labelstore.storage.base import ChangedError, DamagedRowError, Source, UsePart
 from labelstore.storage.cached import check_bound
 from labelstore.storage.chunks import largest_file
+from labelstore.storage.private import private_folder
 from labelstore.storage.ranges import RangeSource
 from labelstore.storage.shard_folder import Shard, ShardFolder
 
@@ -39,7 +40,7 @@ class MirrorSource:
     remote, info
         The store.
     folder
-        Below which it has a folder of its own.
+        Below which it has a folder of its own, see `private_folder`.
     most_bytes
         See `ShardFolder`.
 
@@ -54,7 +55,7 @@ class MirrorSource:
         check_bound("cache_dir_bytes", most_bytes)
         self.where = remote.where
         self._remote, self._info, self._given = remote, info, (folder, most_bytes)
-        root = Path(folder) / f"labelstore-{_identity(remote.where, info)}.v1.shards"
+        root = private_folder("cache_dir", folder) / f"labelstore-{_identity(remote.where, info)}.v1.shards"
         self._folder = ShardFolder(root, remote.objects, info.num_shards, most_bytes)
         self._local = remote.copy_in(root)
         self._here, self._elsewhere = np.zeros((2, info.num_shards), np.bool_)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -149,8 +150,8 @@ class RangeSource(DirectSource):
         return self.file_key(self._commit, shard)
 
     def copy_in(self, folder: Path) -> LocalSource:
-        """Return what reads the same store where its files lie in a folder."""
-        return LocalSource(folder, self._info, self._arrays, self._committed)
+        """Return what reads the same store where its files lie in a folder of this user's."""
+        return LocalSource(folder, self._info, self._arrays, self._committed, os.geteuid())
 
     def _sealed_parts(self, shard: int, commit: NDArray[np.uint64]) -> list[list[Part]]:
         """Of files with an index their first and last bytes, others whole; and whatever lies behind the length committed."""

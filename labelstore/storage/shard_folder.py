@@ -13,7 +13,7 @@ import fcntl
 import os
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +21,9 @@ import google_crc32c
 import numpy as np
 
 from labelstore.errors import CacheError
+from labelstore.storage.budget import close_quietly
 from labelstore.storage.objects import Objects, Part, SealedFile
+from labelstore.storage.private import open_private
 from labelstore.threads import ProcessLock
 
 _BYTES_AT_ONCE = 1 << 26
@@ -49,7 +51,7 @@ class ShardFolder:
     Parameters
     ----------
     root
-        Made if it is not there. Where it may not be written, what is there is used.
+        Made if it is not there, in a folder of this user's alone. Where it may not be written, what is there is used.
     objects
         Where shards come from.
     num_shards
@@ -67,12 +69,14 @@ class ShardFolder:
         self.root = root
         self._objects, self._num_shards = objects, num_shards
         self._thread_lock = ProcessLock()
-        self._fd, self._writable = _open(root)
+        with contextlib.suppress(OSError):  # told below
+            root.mkdir(mode=0o700, exist_ok=True)
+        self._fd, self._writable = open_private("cache_dir", root / "shards")
         self._most = self._taken_and_free() if most_bytes is None else most_bytes
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = close_quietly) -> None:
         if hasattr(self, "_fd"):
-            os.close(self._fd)
+            close(self._fd)
 
     def bring(self, wanted: Mapping[int, Shard]) -> set[int]:
         """Fetch those of some shards that are not here; return which are here now.
@@ -113,7 +117,10 @@ class ShardFolder:
                 (self.root / key).unlink()
 
     def _has(self, key: str) -> bool:
-        return (self.root / key).exists()
+        try:
+            return (self.root / key).exists()
+        except OSError:
+            return False
 
     def has_commit(self, key: str, commit: bytes | None) -> bool:
         """Whether a shard's commit is here, and is this one."""
@@ -153,15 +160,27 @@ class ShardFolder:
                 partial.replace(path)
         except OSError as error:
             if partial is not None:
-                partial.unlink(missing_ok=True)
-            if self._writable:
-                self._writable = False
-                warnings.warn(f"{self.root}: no more shards are kept: {error.strerror}", stacklevel=2)
+                with contextlib.suppress(OSError):
+                    partial.unlink(missing_ok=True)
+            self._give_up(error)
             return False
         return True
 
+    def _give_up(self, error: OSError) -> None:
+        """Keep no more shards, and say so once: they are read from the server."""
+        if self._writable:
+            self._writable = False
+            warnings.warn(f"{self.root}: no more shards are kept: {error.strerror}", stacklevel=2)
+
     def _admit(self, sizes: Mapping[int, int]) -> list[int]:
-        """Enter what shards take, as far as they fit; return those."""
+        """Enter what shards take, as far as they fit; return those, none where that cannot be entered."""
+        try:
+            return self._enter(sizes)
+        except OSError as error:
+            self._give_up(error)
+            return []
+
+    def _enter(self, sizes: Mapping[int, int]) -> list[int]:
         admitted = []
         with self._locked(self._num_shards):
             known = self._sizes()
@@ -179,8 +198,11 @@ class ShardFolder:
         return np.frombuffer(os.pread(self._fd, size, 0).ljust(size, b"\0"), _SIZE)
 
     def _taken_and_free(self) -> int:
-        disk = os.statvfs(self.root)
-        return int(self._sizes().sum()) + disk.f_bavail * disk.f_frsize
+        try:
+            disk = os.statvfs(self.root)
+            return int(self._sizes().sum()) + disk.f_bavail * disk.f_frsize
+        except OSError as error:
+            raise CacheError(f"cache_dir: {self.root}: cannot be looked at: {error.strerror}") from error
 
     @contextlib.contextmanager
     def _held(self, shards: Sequence[int], wanted: Mapping[int, Shard]) -> Iterator[list[int]]:
@@ -238,18 +260,3 @@ def _parts(file: SealedFile) -> list[Part]:
 
 def _is_whole(file: SealedFile, data: bytes) -> bool:
     return len(data) == file.length and google_crc32c.value(data) == file.crc32c
-
-
-def _open(root: Path) -> tuple[int, bool]:
-    """Open the file that stands for the folder, for reading alone where it may not be written; return whether it may."""
-    flags = os.O_CLOEXEC | os.O_NOFOLLOW
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        return os.open(root / "shards", os.O_RDWR | os.O_CREAT | flags, 0o666), True
-    except OSError as error:
-        try:
-            return os.open(root / "shards", os.O_RDONLY | flags), False
-        except OSError:
-            raise CacheError(
-                f"cache_dir: expected a folder that can be written, got {root.parent}: {error.strerror}"
-            ) from error

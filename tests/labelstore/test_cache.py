@@ -158,7 +158,7 @@ def test_folders_that_cannot_be_used(picture_store, tmp_path):
     with pytest.raises(CacheError, match="expected a folder") as caught:
         LabelMapReader(picture_store, cache=tmp_path / "file")
     assert isinstance(caught.value, OSError)
-    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache").mkdir(mode=0o700)
     name = LabelMapReader(picture_store, cache=tmp_path / "other")._rows._source._file.name
     (tmp_path / "cache" / name).symlink_to(tmp_path / "file")
     with pytest.raises(CacheError):  # nobody makes us write to a file of his choice
