@@ -197,7 +197,10 @@ class MirrorSource:
     def _renew_here(self, shards: Iterable[int]) -> bool:
         """Have those that have been read here looked at again; return whether any of them has changed."""
         known = [shard for shard in shards if self._local.is_loaded(shard)]
-        return bool(known) and self._local.renew(known)
+        try:
+            return bool(known) and self._local.renew(known)
+        except (DamagedError, StoreReadError):  # then they will not be read here either
+            return False
 
     def _give_up(self, shards: NDArray[np.int64]) -> None:
         """Read shards from the server from now on."""

@@ -9,11 +9,12 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from labelstore.encodings import committed_arrays
-from labelstore.errors import DamagedError, FormatError, OptionError, StoreNotFoundError, UnfinishedStoreError
+from labelstore.errors import DamagedError, FormatError, LabelStoreError, OptionError, StoreNotFoundError, UnfinishedStoreError
 from labelstore.schema import ATTRIBUTE, UNFINISHED, ArraySpec, StoreInfo, index_arrays
 from labelstore.storage.base import Source
 from labelstore.storage.chunks import DataFile
 from labelstore.storage.documents import MOST_BYTES, parse_json
+from labelstore.storage.failures import again, unreadable
 from labelstore.storage.local import LocalSource
 from labelstore.storage.metadata import ArrayMeta, array_grid, check_array, commits_spec
 from labelstore.storage.seals import array_seals, check_attributes
@@ -131,18 +132,31 @@ def is_blank(folder: Path) -> bool:
     return all(is_partial(entry.name) or entry.name == LOCK for entry in folder.iterdir())
 
 
+@again
+def _read_file(path: str) -> bytes:
+    return DataFile(path).whole(MOST_BYTES)
+
+
+def _no_store(path: Path) -> LabelStoreError:
+    """Return the error of a path at which there is no group's metadata."""
+    try:
+        if path.exists() and not path.is_dir():
+            return FormatError(f"{path}: expected a label store (a folder), found a file")
+        if path.is_dir() and not is_blank(path):
+            return FormatError(f"{path}: expected a label store, found a folder without zarr.json")
+    except OSError as error:
+        return unreadable(str(path), error)
+    return StoreNotFoundError(f"{path}: no store here; `labelstore annotate` makes one")
+
+
 def _read_json(path: Path, name: str) -> Any:
     file = path / name / "zarr.json"
     try:
-        data = DataFile(str(file)).whole(MOST_BYTES)
+        data = _read_file(str(file))
     except FileNotFoundError:
         if name:
             return None
-        if path.exists() and not path.is_dir():
-            raise FormatError(f"{path}: expected a label store (a folder), found a file") from None
-        if path.is_dir() and not is_blank(path):
-            raise FormatError(f"{path}: expected a label store, found a folder without zarr.json") from None
-        raise StoreNotFoundError(f"{path}: no store here; `labelstore annotate` makes one") from None
+        raise _no_store(path) from None
     except DamagedError as error:
         raise FormatError(f"{error}; expected JSON") from error
     except ValueError as error:  # a path with a NUL in it

@@ -61,7 +61,11 @@ def open_private(option: str, file: Path) -> tuple[int, bool]:
         except OSError:
             told = f"{option}: expected a folder that can be written, got {file.parent}: {error.strerror}"
             raise CacheError(told) from error
-    found = os.fstat(fd)
+    try:
+        found = os.fstat(fd)
+    except OSError as error:
+        os.close(fd)
+        raise CacheError(f"{option}: {file}: cannot be looked at: {error.strerror}") from error
     if found.st_uid != os.geteuid() or not stat.S_ISREG(found.st_mode):
         os.close(fd)
         raise CacheError(f"{option}: expected a file of uid {os.geteuid()}, got {_told(file, found)}; remove it")

@@ -16,6 +16,7 @@ from labelstore.errors import DamagedError, FormatError, StoreNotFoundError, Sto
 from labelstore.schema import ArraySpec, Status, StoreInfo
 from labelstore.storage.base import DamagedRowError, UsePart
 from labelstore.storage.chunks import wrong_seal
+from labelstore.storage.failures import unreadable
 from labelstore.storage.metadata import ArrayMeta, commits_spec
 from labelstore.storage.patience import may_pass
 from labelstore.storage.patient_store import access_refused, open_place
@@ -39,7 +40,9 @@ def _open_group(location: str) -> zarr.Group:
         raise access_refused(location, error) from error
     except FileNotFoundError:
         raise StoreNotFoundError(f"{location}: no store here") from None
-    except (ValueError, TypeError, KeyError, OSError) as error:  # zarr hands on what JSON holds as keyword arguments
+    except OSError as error:
+        raise unreadable(location, error) from error
+    except (ValueError, TypeError, KeyError) as error:  # zarr hands on what JSON holds as keyword arguments
         raise FormatError(f"{location}: expected a Zarr v3 group, found none: {error}") from error
 
 
@@ -167,17 +170,24 @@ class ZarrSource:
     def _check_file(self, spec: ArraySpec, shard: int, record: list[int]) -> None:
         path = self._group.store_path / self.file_key(spec, shard)
         parts = RangeByteRequest(0, 4), SuffixByteRequest(4)
-        head, tail = (sync(path.get(default_buffer_prototype(), byte_range=part)) for part in parts)
+        try:
+            head, tail = (sync(path.get(default_buffer_prototype(), byte_range=part)) for part in parts)
+            size = sync(path.store.getsize(path.path))
+        except FileNotFoundError:
+            head = tail = None
+        except OSError as error:
+            raise unreadable(str(path), error) from error
         if head is None or tail is None:
             raise DamagedError(f"{path}: missing, though shard {shard} is committed")
-        ends = (int.from_bytes(part.to_bytes(), "little") for part in (head, tail))
-        found = [sync(path.store.getsize(path.path)), *ends]
+        found = [size, *(int.from_bytes(part.to_bytes(), "little") for part in (head, tail))]
         if found != record[:3]:
             raise DamagedError(f"{path}: not the file that was committed: {wrong_seal(record[:3], found)}")
 
 
 def _require_answer(error: Exception, where: str) -> None:
     """Tell a server that did not answer from one whose answer is damaged."""
+    if isinstance(error, OSError) and error.errno:
+        raise unreadable(where, error) from error
     if may_pass(error):
         raise StoreReadError(f"{where}: cannot be read: {error}") from error
 
