@@ -114,7 +114,7 @@ def test_a_run_listens_on_the_loopback_interface_only(pictures, tmp_path):
         process = subprocess.Popen(command, env=environment(**{SECONDS_A_BATCH: "1"}), stderr=err, stdout=subprocess.DEVNULL)
     with process:
         try:
-            wait_until(lambda: '"plan"' in log.read_text() or process.poll() is not None, "tasks are made")
+            wait_until(lambda: "loading" in log.read_text() or process.poll() is not None, "the workers are at work")
             found = listeners(tree(process.pid))
             lines = log.read_text().splitlines()
         finally:
