@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import io
 import sys
-from typing import Any
+import warnings
+from typing import Any, TextIO
 
 import click
 
 from labelstore.cli.signals import Signals
-from labelstore.errors import LabelStoreError, OptionError
+from labelstore.errors import LabelStoreError, OptionError, UnlockedStoreWarning
 from labelstore.version import __version__
 
 EXIT_ERROR, EXIT_USAGE = 1, 2
@@ -75,6 +76,21 @@ def cli() -> None:
     """
 
 
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Show a warning that is meant for users in a line of its own, and others as Python does."""
+    if issubclass(category, UnlockedStoreWarning):
+        click.echo(f"Warning: {message}", err=True)
+    else:
+        print(warnings.formatwarning(message, category, filename, lineno, line), end="", file=file or sys.stderr)
+
+
 def main() -> None:
     """Run the command line. Exit code 0: done; 1: an error; 2: wrong usage; 130: interrupted; 143: terminated."""
     signals = Signals()
@@ -82,7 +98,8 @@ def main() -> None:
         for stream in (sys.stdout, sys.stderr):  # names that a terminal's encoding lacks must not end the command
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")
-        with signals.heeded():
+        with signals.heeded(), warnings.catch_warnings():
+            warnings.showwarning = _show_warning
             code = cli.main(prog_name="labelstore", standalone_mode=False)
         sys.exit(code or 0)
     except click.ClickException as error:

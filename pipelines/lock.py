@@ -68,8 +68,9 @@ def shared_lock(location: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if _lock(descriptor, fcntl.LOCK_EX) is not False:  # nobody else has a part of it
-            _remove(path, descriptor)
+        with contextlib.suppress(OSError):
+            if _lock(descriptor, fcntl.LOCK_EX) is not False:  # nobody else has a part of it
+                _remove(path, descriptor)
         os.close(descriptor)
 
 
@@ -90,14 +91,15 @@ def is_locked(location: str) -> bool:
     path = local_path(location)
     if path is None:
         return False
-    try:
-        descriptor = _open_lock(path, os.O_RDONLY)
-    except (OSError, StoreWriteError):
-        return False
-    try:
-        return _lock(descriptor, fcntl.LOCK_EX) is False
-    finally:
-        os.close(descriptor)
+    # NFS locks a file alone of others only where it is open for writing.
+    for flags, how in ((os.O_RDWR, fcntl.LOCK_EX), (os.O_RDONLY, fcntl.LOCK_SH)):
+        with contextlib.suppress(OSError):
+            descriptor = _open_lock(path, flags)
+            try:
+                return _lock(descriptor, how) is False
+            finally:
+                os.close(descriptor)
+    return False
 
 
 def _acquire(path: Path, how: int = fcntl.LOCK_EX) -> tuple[bool, int]:
@@ -114,7 +116,11 @@ def _acquire(path: Path, how: int = fcntl.LOCK_EX) -> tuple[bool, int]:
             if isinstance(error, StoreWriteError):
                 raise
             raise StoreWriteError(f"{path}: cannot be written: {error.strerror}") from error
-        got = _lock(descriptor, how)
+        try:
+            got = _lock(descriptor, how)
+        except OSError as error:
+            os.close(descriptor)
+            raise StoreWriteError(f"{path}: cannot be locked: {error.strerror}") from error
         if got is False:
             owner = _owner(descriptor)
             os.close(descriptor)
@@ -151,7 +157,7 @@ def _open_lock(path: Path, flags: int) -> int:
 def _remove(path: Path, descriptor: int) -> None:
     """Remove the lock's file, if it is still the one that is held."""
     with contextlib.suppress(OSError):
-        if _is_still_there(path / LOCK, descriptor):
+        if _is_still_there(path / LOCK, descriptor):  # not that of a store which was put here meanwhile
             (path / LOCK).unlink()
 
 

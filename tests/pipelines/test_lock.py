@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import multiprocessing
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import pytest
-from commands import TOY, environment, run_here
+from commands import TOY, environment, run_here, run_installed
 
 from labelstore import LabelMapReader
-from labelstore.errors import StoreBusyError, StoreWriteError
-from labelstore.pipelines.lock import is_locked, store_lock, try_store_lock
+from labelstore.errors import StoreBusyError, StoreWriteError, UnlockedStoreWarning
+from labelstore.pipelines import lock as lock_module
+from labelstore.pipelines.lock import is_locked, shared_lock, store_lock, try_store_lock
 from labelstore.storage import LOCK
 
 HOLD = """
@@ -130,3 +135,126 @@ def test_what_holds_the_lock_need_not_say_who_it_is(owner, tmp_path):
         (tmp_path / "labels.zarr" / LOCK).write_bytes(written)
         with pytest.raises(StoreBusyError, match="another process is writing"), store_lock(str(tmp_path / "labels.zarr")):
             pass
+
+
+# File systems without locks, and without a place for one
+
+
+SHIM = """
+#include <errno.h>
+#include <stdlib.h>
+int flock(int descriptor, int how) { errno = atoi(getenv("FLOCK_ERRNO")); return -1; }
+"""
+NO_LOCKS = [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS]
+
+
+@pytest.fixture(scope="session")
+def no_flock(tmp_path_factory):
+    """A library that takes flock's place in any program, as a file system without locks has it."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler")
+    folder = tmp_path_factory.mktemp("shim")
+    (folder / "shim.c").write_text(SHIM)
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", folder / "shim.so", folder / "shim.c"], check=True)
+    return folder / "shim.so"
+
+
+@pytest.mark.parametrize("code", NO_LOCKS)
+def test_every_command_works_where_the_file_system_has_no_locks(no_flock, pictures, tmp_path, code, monkeypatch):
+    monkeypatch.setenv("LD_PRELOAD", str(no_flock))
+    monkeypatch.setenv("FLOCK_ERRNO", str(code))
+    store = tmp_path / "labels.zarr"
+    warning = f"Warning: {store}: this file system has no locks (flock)"
+    for command in (["annotate", pictures, "--store", store, *TOY], ["verify", store], ["repair", store]):
+        shown = run_installed(*command)
+        assert shown.code == 0, shown.err
+        told = [line for line in shown.err.splitlines() if line.startswith("Warning")]
+        assert [line.startswith(warning) for line in told] == ([] if command[0] == "verify" else [True])
+    assert not (store / LOCK).exists()
+
+
+@pytest.mark.parametrize("code", NO_LOCKS)
+@pytest.mark.parametrize("lock", [store_lock, shared_lock])
+def test_a_lock_that_cannot_be_is_warned_of(tmp_path, monkeypatch, code, lock):
+    def refused(*_) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with pytest.warns(UnlockedStoreWarning, match="no locks .flock."), lock(str(tmp_path / "labels.zarr")):
+        assert not is_locked(str(tmp_path / "labels.zarr"))
+    assert not (tmp_path / "labels.zarr" / LOCK).exists()
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EINVAL, errno.ESTALE])
+def test_a_lock_that_fails_for_another_reason_is_an_error(tmp_path, monkeypatch, code):
+    def failing(*_) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", failing)
+    store = str(tmp_path / "labels.zarr")
+    with pytest.raises(StoreWriteError, match=f"cannot be locked: {os.strerror(code)}"), store_lock(store):
+        pass
+    assert not is_locked(store)
+
+
+def test_nfs_locks_a_file_for_one_alone_only_if_it_is_open_for_writing(owner, tmp_path, monkeypatch):
+    """There flock is the lock of a range of bytes, which asks for that."""
+    plain = fcntl.flock
+
+    def as_on_nfs(descriptor: int, how: int) -> None:
+        if how & fcntl.LOCK_EX and fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        plain(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", as_on_nfs)
+    assert is_locked(str(tmp_path / "labels.zarr"))
+    os.kill(owner.pid, signal.SIGKILL)
+    owner.wait()
+    assert not is_locked(str(tmp_path / "labels.zarr"))
+
+
+@pytest.mark.parametrize("path", ["/proc/x", "/proc/x/labels.zarr", "/proc/self/labels.zarr", "/sys/x.zarr", "/dev/null/x"])
+def test_a_place_where_nothing_can_be_made_is_an_error_at_once(path):
+    with pytest.raises(StoreWriteError, match=f"{path}: cannot be written: "), store_lock(path):
+        pass
+
+
+def test_a_lock_that_is_removed_again_and_again_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock_module, "_is_still_there", lambda *_: False)
+    with pytest.raises(StoreWriteError, match="removed as soon as it is made"), store_lock(str(tmp_path / "labels.zarr")):
+        pass
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link", "socket", "loop"])
+def test_what_is_no_file_in_the_place_of_the_lock(tmp_path, kind):
+    store = tmp_path / "labels.zarr"
+    store.mkdir()
+    (tmp_path / "mine").write_text("mine")
+    if kind == "pipe":
+        os.mkfifo(store / LOCK)
+    elif kind == "folder":
+        (store / LOCK).mkdir()
+    elif kind == "socket":
+        monkey = socket.socket(socket.AF_UNIX)
+        here = Path.cwd()
+        os.chdir(store)
+        monkey.bind(LOCK)
+        os.chdir(here)
+        monkey.close()
+    else:
+        (store / LOCK).symlink_to(tmp_path / "mine" if kind == "link" else LOCK)
+    assert not is_locked(str(store))
+    with pytest.raises(StoreWriteError, match="expected a file, found"), store_lock(str(store)):
+        pass
+    assert os.path.lexists(store / LOCK)
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_the_lock_of_a_store_that_was_put_in_its_place_stays(tmp_path):
+    store = tmp_path / "labels.zarr"
+    with store_lock(str(store)):
+        store.rename(tmp_path / "moved")
+        store.mkdir()
+        (store / LOCK).write_text("another's")
+    assert (store / LOCK).read_text() == "another's"

@@ -170,7 +170,7 @@ def test_once_through_the_store_twice_is_the_same(scores, seed):
     ordered, given_scores = in_order(classes, scores + np.float32(0))
     np.testing.assert_array_equal(found, ordered)
     span = scores.max(axis=(1, 2, 3)).astype(np.float64) - scores.min(axis=(1, 2, 3))
-    bound = span / 510 + 2 * np.spacing(abs(scores).max(axis=(1, 2, 3))) + 1e-37
+    bound = span / 510 + 2 * np.spacing(abs(scores).max(axis=(1, 2, 3))) + 255 * np.finfo(np.float32).tiny
     assert (abs(values.astype(np.float64) - given_scores).max(axis=(1, 2, 3)) <= bound).all()
     again, same = decoded(encode_listed(found, values, INFO))
     np.testing.assert_array_equal(again, found)
