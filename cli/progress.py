@@ -45,6 +45,10 @@ class ProgressBar(Observer):
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
+    def close(self) -> None:
+        """Take the bar off the terminal: a question is about to be asked."""
+        self._progress.stop()
+
     def phase(self, text: str) -> None:
         """Show what begins."""
         self._progress.update(self._task, description=text)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
     from labelstore.pipelines.verifying import Problem, Verification
 
 SHOWN_PROBLEMS = 20
-_STATES = ("done", "failed", "pending", "damaged")
+EXIT_UNREADABLE = 3
+_STATES = ("done", "failed", "pending", "damaged", "unreadable")
 
 
 workers_option = click.option(
@@ -41,6 +44,7 @@ workers_option = click.option(
     help="For --sample: where the images are.  [default: where the store says, on this machine]",
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="For --sample.  [default: auto]")
+@click.option("--links", is_flag=True, help="Read files behind links too: caches of a hub, git-annex and DVC are made of them.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, all problems included.")
 def command(
     store: str,
@@ -49,13 +53,14 @@ def command(
     sample: int | None,
     images: tuple[str, ...],
     device: str | None,
+    links: bool,
     as_json: bool,
 ) -> None:
     """Check every byte of a store, and every value.
 
     Decodes every chunk, holds every file against its checksum, and looks for values that no label map has, files that are
     missing and files that do not belong there. Exit code 0: the store is whole and right; 1: something is wrong, or rows are
-    pending.
+    pending; 3: files cannot be read now (rights, a failing disk, a server that is away), of which nothing is known.
 
     \b
     Examples:
@@ -70,8 +75,13 @@ def command(
         raise click.UsageError("--images and --device are for --sample, which is not there")
     console = Console(stderr=True)
     with ProgressBar(console, "checking", "rows") as bar:
-        found = verify_store(store, workers, bar)
-        again = _sample(store, sample, images, device or "auto", bar) if sample and not found.problems else None
+        with unreadable_is_no_damage():
+            found = verify_store(store, workers, bar, links=links)
+        again = (
+            _sample(store, sample, images, device or "auto", bar)
+            if sample and not (found.problems or found.unreadable)
+            else None
+        )
     wrong = bool(found.problems) or (found.rows["pending"] > 0 and not partial) or bool(again and again.problems)
     if as_json:
         said = None if again is None else {**asdict(again), "problems": [_pair_as_dict(*pair) for pair in again.problems]}
@@ -82,8 +92,22 @@ def command(
             _show_sample(again, console)
         elif sample:
             click.echo("Nothing was annotated again: that is for a store without problems.")
+    if found.unreadable:
+        raise click.exceptions.Exit(EXIT_UNREADABLE)
     if wrong:
         raise click.exceptions.Exit(1)
+
+
+@contextmanager
+def unreadable_is_no_damage() -> Iterator[None]:
+    """End with an exit code of its own where nothing can be read."""
+    from labelstore.pipelines.store_files import CannotReadError
+
+    try:
+        yield
+    except CannotReadError as error:
+        click.echo(f"Error: {error}", err=True)
+        raise click.exceptions.Exit(EXIT_UNREADABLE) from error
 
 
 def _sample(store: str, count: int, images: tuple[str, ...], device: str, bar: ProgressBar) -> Sample:
@@ -114,29 +138,36 @@ def as_dict(found: Verification, wrong: bool) -> dict[str, Any]:
         "rows": rows,
         "shards": {"all": found.info.num_shards, "committed": found.committed, "damaged": found.damaged},
         "problems": [_problem_as_dict(problem) for problem in found.problems],
+        "unreadable": [_problem_as_dict(problem) for problem in found.unreadable],
     }
 
 
 def show_problems(found: Verification, console: Console) -> None:
-    """Print the first problems, for people."""
+    """Print the first problems, and the first files that cannot be read, for people."""
     for problem in found.problems[:SHOWN_PROBLEMS]:
         tell(console, f"  {_in_words(problem)}")
     more = len(found.problems) - SHOWN_PROBLEMS
     if more > 0:
         tell(console, f"  and {more} more: labelstore verify {shlex.quote(found.store)} --json")
+    if found.unreadable:
+        warn(console, f"{human_count(len(found.unreadable), 'file')} cannot be read now, of which nothing is known:")
+    for problem in found.unreadable[:SHOWN_PROBLEMS]:
+        tell(console, f"  {problem.message}")
 
 
 def _show(found: Verification, console: Console) -> None:
     rows = found.rows
     if found.problems:
         warn(console, f"{human_count(len(found.problems), 'problem')} in {found.store}:")
-        show_problems(found, console)
-    counts = ", ".join(f"{rows[name]:,} {name}" for name in _STATES if rows[name] or name != "damaged")
+    show_problems(found, console)
+    counts = ", ".join(f"{rows[name]:,} {name}" for name in _STATES if rows[name] or name not in _STATES[3:])
     click.echo(f"{found.info.num_images:,} rows: {counts}")
     click.echo(f"{found.committed:,} of {found.info.num_shards:,} shards are committed")
     if found.problems:
         mendable = len(found.problems) > len(found.strangers)
         click.echo(f"Next:  labelstore repair {shlex.quote(found.store)}" if mendable else "Nothing that `repair` could mend.")
+    elif found.unreadable:
+        click.echo("Next:  see to the disk (`dmesg`), or mount it anew, and verify again.")
     elif rows["pending"]:
         click.echo("What is committed is right. Run annotate again to make the pending rows.")
     else:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from labelstore.ids import pack_ids
 from labelstore.pipelines.arrays import array_json, create_array
 from labelstore.pipelines.index import fit_targets, index_columns, write_index
+from labelstore.pipelines.links import require_unused
 from labelstore.pipelines.metadata import write_metadata
 from labelstore.pipelines.sink import open_sink
 from labelstore.pipelines.sources import Listing
@@ -86,8 +87,7 @@ def extend_store(location: str, before: StoreInfo, extension: Extension) -> None
 def _widen_ids(location: str, group: zarr.Group, before: StoreInfo, extension: Extension) -> None:
     """Write all ids into a new array: a row of the old one is too short for the longest."""
     after, spec = extension.info, index_arrays(extension.info)[0]
-    if spec.name in group:
-        del group[spec.name]
+    require_unused(location, spec.name)
     create_array(group, spec, *array_grid(spec, after))
     ids = np.zeros((after.num_rows, after.id_bytes), np.uint8)
     old = open_source(location)[0].index_array(index_arrays(before)[0])

@@ -47,14 +47,20 @@ class StoreFolder:
 
     Keys are ``<file>``, ``<array>/<file>``, and ``<array>/`` for the folder itself.
 
+    Parameters
+    ----------
+    links
+        Whether to go through links below the root as well. Only to read.
+
     Raises
     ------
     FileNotFoundError, NotADirectoryError
         There is no such folder.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, root: Path, links: bool = False) -> None:
+        self._root, self._links = root, links
+        self._no_follow = 0 if links else os.O_NOFOLLOW
         self._open = {"": os.open(root, _FOLDER)}
 
     def __enter__(self) -> StoreFolder:
@@ -76,14 +82,14 @@ class StoreFolder:
         """Return what a key is; None where there is nothing."""
         try:
             folder, name = self._place(key)
-            return _kind(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+            return _kind(os.stat(name, dir_fd=folder, follow_symlinks=self._links).st_mode)
         except FileNotFoundError:
             return None
 
     def open(self, key: str, flags: int, mode: int = 0o666) -> int:
         """Open a file, which is no link; a pipe is not waited for."""
         folder, name = self._place(key)
-        return os.open(name, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, mode, dir_fd=folder)
+        return os.open(name, flags | os.O_CLOEXEC | self._no_follow | os.O_NONBLOCK, mode, dir_fd=folder)
 
     def create(self, key: str, data: bytes) -> None:
         """Write a file that is not there yet. A folder for an array's metadata is made where there is none."""
@@ -144,7 +150,7 @@ class StoreFolder:
         if "/" in array or array in (".", ".."):
             raise ValueError(f"expected the name of an array, got {array!r}")
         try:
-            descriptor = os.open(array, _FOLDER | os.O_NOFOLLOW, dir_fd=self._open[""])
+            descriptor = os.open(array, _FOLDER | self._no_follow, dir_fd=self._open[""])
         except OSError as error:
             kind = self.kind(array) if error.errno in (errno.ENOTDIR, errno.ELOOP) else None
             if kind is None or kind == "file":

@@ -12,13 +12,19 @@ from labelstore.pipelines.store_files import store_files
 from labelstore.schema import IDS_ARRAY, ArraySpec, StoreInfo
 from labelstore.storage import LOCK, is_partial, open_source, store_arrays
 
+SET_ASIDE = ".set-aside"
+"""What `repair` adds to the name of a file that it gives up."""
+
 
 class Kind(Enum):
     """What a file in a store's folder is."""
 
     OURS = auto()
     LEFT_OVER = auto()
-    """A run may remove it: partly written, of a shard beyond the store's rows, or a table of ids that was replaced."""
+    """A run may remove it: partly written, of a shard beyond the store's rows, set aside and made again since, or of a table of
+    ids that was replaced."""
+    SET_ASIDE = auto()
+    """What `repair` has given up, under another name."""
     STRANGER = auto()
 
 
@@ -44,9 +50,11 @@ def kind_of(entry: Entry, info: StoreInfo, arrays: dict[str, ArraySpec]) -> Kind
         return Kind.STRANGER
     if name == METADATA:
         return Kind.OURS
-    shard = _shard_of(name, arrays[folder])
+    shard = _shard_of(name.removesuffix(SET_ASIDE), arrays[folder])
     if shard is None:
         return Kind.STRANGER
+    if name.endswith(SET_ASIDE) and shard < info.num_shards:
+        return Kind.SET_ASIDE
     return Kind.OURS if shard < info.num_shards else Kind.LEFT_OVER
 
 
@@ -56,6 +64,11 @@ def sort_files(entries: Iterable[Entry], info: StoreInfo) -> dict[Kind, list[Ent
     found: dict[Kind, list[Entry]] = {kind: [] for kind in Kind}
     for entry in entries:
         found[kind_of(entry, info, arrays)].append(entry)
+    names = {entry.name for entry in found[Kind.OURS]}
+    for entry in found.pop(Kind.SET_ASIDE):
+        again = entry.name.removesuffix(SET_ASIDE) in names
+        found.setdefault(Kind.LEFT_OVER if again else Kind.SET_ASIDE, []).append(entry)
+    found.setdefault(Kind.SET_ASIDE, [])
     return found
 
 

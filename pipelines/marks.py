@@ -12,6 +12,7 @@ from labelstore.pipelines.sink import Sink, open_sink
 from labelstore.pipelines.store_files import store_files
 from labelstore.storage import PARTIAL, local_path
 
+_MOST_BYTES = 1 << 10
 _HINTS = {
     "TooSkewed": "the clock is wrong: set it right",
     "NoCredentials": "give them: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile",
@@ -47,7 +48,7 @@ class Mark:
         RunError
             It is not: the store's place is another one here than where it was left.
         """
-        if store_files(store).read(self.name) != self.name.encode():
+        if store_files(store).read(self.name, _MOST_BYTES) != self.name.encode():
             place = "folder, on a disk that all machines share" if local_path(store) is not None else "server and bucket"
             raise RunError(f"it must be the same {place}")
 

@@ -14,7 +14,7 @@ from labelstore.pipelines.sink import Sink, open_sink
 from labelstore.pipelines.store_files import StoreFiles, store_files
 from labelstore.schema import ATTRIBUTE, StoreInfo
 from labelstore.storage import parse_group, store_arrays
-from labelstore.storage.documents import parse_json
+from labelstore.storage.documents import MOST_BYTES, parse_json
 from labelstore.storage.metadata import array_grid
 from labelstore.storage.seals import SEALS, array_seal, json_bytes, seal_of, sealed_attributes
 
@@ -58,7 +58,7 @@ def read_attributes(files: StoreFiles, where: str) -> dict[str, Any] | None:
     found: list[dict[str, Any]] = []
     for key in (GROUP, COPY):
         try:
-            attributes = parse_json(files.read(key) or b"", f"{where}/{key}")["attributes"]
+            attributes = parse_json(files.read(key, MOST_BYTES) or b"", f"{where}/{key}")["attributes"]
             parse_group({"node_type": "group", "attributes": attributes}, where)
         except UnfinishedStoreError:
             return None
@@ -106,11 +106,11 @@ def restore_metadata(sink: Sink, files: StoreFiles, attributes: Mapping[str, Any
 
 def _problem(files: StoreFiles, key: str, attributes: Mapping[str, Any], seals: Mapping[str, Any]) -> str:
     try:
-        data = files.read(key)
-        meta = json.loads(data or b"")
+        data = files.read(key, MOST_BYTES)
+        meta = parse_json(data or b"", key)
         unchanged = data == json_bytes(meta)
     except (OSError, ValueError, RecursionError) as error:
-        return "missing" if isinstance(error, ValueError) and data is None else f"no JSON: {error}"
+        return "missing" if isinstance(error, ValueError) and data is None else f"no JSON: {error}".replace(f"{key}: ", "")
     if not isinstance(meta, dict):
         return "expected an object"
     if key == GROUP:
@@ -126,6 +126,6 @@ def _problem(files: StoreFiles, key: str, attributes: Mapping[str, Any], seals: 
 
 def _parsed(files: StoreFiles, key: str) -> object:
     try:
-        return json.loads(files.read(key) or b"")
+        return parse_json(files.read(key, MOST_BYTES) or b"", key)
     except (OSError, ValueError, RecursionError):
         return None

@@ -9,6 +9,7 @@ import numpy as np
 from labelstore.errors import StoreMismatchError, StoreNotFoundError, UnfinishedStoreError
 from labelstore.pipelines.extending import extend_store, plan_extension
 from labelstore.pipelines.left_overs import remove_left_overs
+from labelstore.pipelines.links import require_no_links
 from labelstore.pipelines.matching import ExistingStore, existing_store
 from labelstore.pipelines.metadata import settle_metadata
 from labelstore.pipelines.observer import Observer
@@ -31,6 +32,7 @@ class Intent:
 
 def find_store(location: str, settings: Settings, listing: Listing, intent: Intent, observer: Observer) -> ExistingStore | None:
     """Return the store as the run finds it, put right; None if there is none. Raises as `existing_store` does."""
+    require_no_links(location)
     if intent.locked:
         _put_right(location, listing, observer)
     found = existing_store(location, settings, listing, intent.extend)
@@ -72,6 +74,8 @@ def _put_right(location: str, listing: Listing, observer: Observer) -> None:
     restored = restore_index(location, listing)
     if restored:
         observer.note(f"lost files of ids and labels, restored from the images: {restored}")
+        with writing(location):
+            remove_left_overs(location)  # what `repair` had set aside of them
 
 
 def _require_annotated(location: str, info: StoreInfo) -> None:

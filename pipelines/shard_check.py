@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,14 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.encodings import committed_arrays, find_encoding
-from labelstore.errors import DamagedError
+from labelstore.errors import DamagedError, StoreReadError, StoreTooLargeError
 from labelstore.pipelines.files import commit_record
-from labelstore.pipelines.store_files import StoreFiles
+from labelstore.pipelines.store_files import StoreFiles, UnreadableFileError
 from labelstore.schema import COMMIT_FIELDS, ArraySpec, Status, StoreInfo
-from labelstore.storage.chunks import MISSING, decode_chunk, largest_chunk, read_index
+from labelstore.storage.chunks import MISSING, decode_chunk, largest_chunk, largest_file, largest_shard_file, read_index
 from labelstore.storage.frames import FrameError, decode_frame
 from labelstore.storage.metadata import commits_spec
 from labelstore.storage.plain import check_plain
+
+_READ_ANYWAY = 1 << 26
+"""A file that is longer than its commit says is read, to tell what is in it, up to so many bytes."""
 
 
 @dataclass
@@ -29,6 +33,13 @@ class ShardCheck:
     committed: bool = False
     rows: Counter[str] = field(default_factory=Counter)
     problems: list[tuple[str, str, int | None]] = field(default_factory=list)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+    """Files at which the disk fails, and what it says: of the shard nothing is known."""
+
+    @property
+    def damaged(self) -> bool:
+        """Whether it is certain that the shard is not what was committed."""
+        return bool(self.problems) and not self.unreadable
 
 
 class _Content:
@@ -47,18 +58,19 @@ def check_shard(files: StoreFiles, info: StoreInfo, shard: int) -> ShardCheck:
     specs = committed_arrays(info)
     commit = _commit(files, specs, shard, found)
     if commit is None:
-        found.rows["damaged" if found.problems else "pending"] += len(rows)
+        found.rows["unreadable" if found.unreadable else "damaged" if found.problems else "pending"] += len(rows)
         return found
     found.committed = True
+    _require_memory(specs, commit, info)
     arrays = {}
     for spec, record in zip(specs, commit, strict=True):
         values = _array(files, spec, record, info, shard, found)
         if values is not None:
             arrays[spec.name] = values
-    if not found.problems:
+    if not found.problems and not found.unreadable:
         _check_values(arrays, info, shard, found)
-    if found.problems:
-        found.rows["damaged"] += len(rows)
+    if found.problems or found.unreadable:
+        found.rows["unreadable" if found.unreadable else "damaged"] += len(rows)
     else:
         counts = np.bincount(arrays["status"][: len(rows)], minlength=len(Status))
         found.rows.update(done=int(counts[Status.DONE]), failed=int(counts[Status.FAILED]))
@@ -75,7 +87,9 @@ def sealed_files(files: StoreFiles, info: StoreInfo, shard: int) -> dict[str, by
     """
     specs, found = committed_arrays(info), ShardCheck(shard)
     commit = _commit(files, specs, shard, found)
-    kept = {} if commit is None else {spec.name: files.read(f"{spec.name}/{spec.file_name(shard)}") for spec in specs}
+    if found.unreadable:
+        raise StoreReadError(found.unreadable[0][1])
+    kept = {} if commit is None else {spec.name: files.read(_key(spec, shard), _most(spec, info)) for spec in specs}
     for record, (name, data) in zip(commit or (), kept.items(), strict=True):
         if data is None or list(commit_record(data)) != record:
             found.problems.append((name, "missing" if data is None else "not the file that was committed", None))
@@ -87,12 +101,15 @@ def sealed_files(files: StoreFiles, info: StoreInfo, shard: int) -> dict[str, by
 
 def _commit(files: StoreFiles, specs: tuple[ArraySpec, ...], shard: int, found: ShardCheck) -> list[list[int]] | None:
     spec = commits_spec(len(specs))
-    key = f"{spec.name}/{spec.file_name(shard)}"
+    key = _key(spec, shard)
     try:
-        data = files.read(key)
+        data = files.read(key, largest_file(spec, 1))
         commit = None if data is None else decode_chunk(data, spec, 1, key)[0]
     except OSError as error:
         found.problems.append((key, _without(key, error), None))
+        return None
+    except UnreadableFileError as error:
+        found.unreadable.append((key, str(error)))
         return None
     return None if commit is None or not commit.any() else commit.tolist()
 
@@ -101,13 +118,16 @@ def _array(
     files: StoreFiles, spec: ArraySpec, record: list[int], info: StoreInfo, shard: int, found: ShardCheck
 ) -> NDArray[Any] | None:
     """Return an array's rows, ``[shard_size, ...]`` or fewer; None if there is anything wrong with its file."""
-    key, before = f"{spec.name}/{spec.file_name(shard)}", len(found.problems)
+    key, before = _key(spec, shard), len(found.problems)
     try:
-        data = files.read(key)
+        data = files.read(key, min(_most(spec, info), max(record[0], _READ_ANYWAY)))
         if data is None:
             raise DamagedError(f"{key}: missing, though shard {shard} is committed")
     except OSError as error:
         found.problems.append((key, _without(key, error), None))
+        return None
+    except UnreadableFileError as error:
+        found.unreadable.append((key, str(error)))
         return None
     seal = commit_record(data)
     if list(seal) != record:
@@ -187,6 +207,26 @@ def _is_utf8(text: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _require_memory(specs: tuple[ArraySpec, ...], commit: list[list[int]], info: StoreInfo) -> None:
+    """Refuse what cannot be looked at in this machine: a commit, and files without content, may claim any size."""
+    needed = sum(record[0] for record in commit) + info.shard_size * sum(spec.row_bytes for spec in specs)
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there // 2:
+        raise StoreTooLargeError(
+            f"a shard of {info.shard_size:,} rows: expected at most {there // 2:,} bytes, half of this machine's memory, found "
+            f"{needed:,}"
+        )
+
+
+def _key(spec: ArraySpec, shard: int) -> str:
+    return f"{spec.name}/{spec.file_name(shard)}"
+
+
+def _most(spec: ArraySpec, info: StoreInfo) -> int:
+    """The bytes that one of a shard's files may take, by the format."""
+    return largest_shard_file(spec, info.shard_size) if spec.by_row else largest_file(spec, info.shard_size)
 
 
 def _without(key: str, error: Exception) -> str:

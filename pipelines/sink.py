@@ -32,6 +32,10 @@ class Sink(Protocol):
         """Remove a file; return whether there was one."""
         ...
 
+    def move(self, key: str, new: str) -> bool:
+        """Rename a file inside its folder, in the place of another; return whether there was one."""
+        ...
+
     def flush(self, keys: Iterable[str]) -> None:
         """Make the names of files, and that others are gone, durable."""
         ...
@@ -65,6 +69,14 @@ class LocalSink:
         with StoreFolder(self._root) as folder:
             return folder.remove(key)
 
+    def move(self, key: str, new: str) -> bool:
+        """See `Sink.move`."""
+        with StoreFolder(self._root) as folder:
+            if folder.kind(key) is None:
+                return False
+            folder.rename(key, new)
+        return True
+
     def flush(self, keys: Iterable[str]) -> None:
         """See `Sink.flush`."""
         with StoreFolder(self._root) as folder:
@@ -93,6 +105,14 @@ class ZarrSink:
         if there:
             sync((self._path / key).delete())
         return bool(there)
+
+    def move(self, key: str, new: str) -> bool:
+        """See `Sink.move`; a copy, and only then the removal."""
+        found = sync((self._path / key).get(default_buffer_prototype()))
+        if found is None:
+            return False
+        sync((self._path / new).set(found))
+        return self.delete(key)
 
     def flush(self, keys: Iterable[str]) -> None:
         """See `Sink.flush`."""

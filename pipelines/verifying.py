@@ -19,17 +19,22 @@ from numpy.typing import NDArray
 
 from labelstore.errors import DamagedError, FormatError, RunError, StoreNotFoundError, UnfinishedStoreError
 from labelstore.pipelines.left_overs import Kind, sort_files
+from labelstore.pipelines.links import require_no_links
 from labelstore.pipelines.lock import is_locked
 from labelstore.pipelines.metadata import COPY, metadata_problems, read_attributes
 from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.shard_check import ShardCheck, check_shard
-from labelstore.pipelines.store_files import StoreFiles, store_files
+from labelstore.pipelines.store_files import StoreFiles, UnreadableFileError, store_files
 from labelstore.schema import ArraySpec, StoreInfo, index_arrays
 from labelstore.storage import open_source, parse_group, store_arrays
-from labelstore.storage.chunks import decode_chunk
+from labelstore.storage.chunks import decode_chunk, largest_file
+from labelstore.storage.documents import MOST_BYTES
+from labelstore.storage.table import in_memory
 from labelstore.threads import usable_cores
 
 _ROWS_A_TASK = 4096
+_FEW_SHARDS, _MOST_LOST = 1 << 16, 100
+"""Of a store of more shards than a few, one in so many files of ids must be there."""
 _MANY_ROWS, _MOST_WORKERS = 200_000, 8
 
 
@@ -47,13 +52,15 @@ class Problem:
 @dataclass
 class Verification:
     """What is found in a store. ``damaged`` are shards whose rows cannot be trusted, ``lost`` the shards whose ids or targets
-    cannot, by array; ``left_over`` are files that the next run removes, ``strangers`` those that are no store's."""
+    cannot, by array; ``left_over`` are files that the next run removes, ``strangers`` those that are no store's. Of what is
+    ``unreadable`` nothing is known: the disk fails at these files."""
 
     store: str
     info: StoreInfo
     rows: Counter[str] = field(default_factory=Counter)
     committed: int = 0
     problems: list[Problem] = field(default_factory=list)
+    unreadable: list[Problem] = field(default_factory=list)
     damaged: list[int] = field(default_factory=list)
     lost: dict[str, set[int]] = field(default_factory=dict)
     left_over: list[str] = field(default_factory=list)
@@ -64,7 +71,7 @@ class Verification:
     @property
     def whole(self) -> bool:
         """Whether nothing is wrong and every row is made."""
-        return not self.problems and not self.rows["pending"]
+        return not self.problems and not self.unreadable and not self.rows["pending"]
 
     def lose(self, spec: ArraySpec, shard: int, problem: str, row: int | None = None, image_id: str | None = None) -> None:
         """Note that a shard's ids or targets cannot be trusted."""
@@ -72,22 +79,31 @@ class Verification:
         self.lost.setdefault(spec.name, set()).add(shard)
 
 
-def verify_store(location: str, workers: int | None, observer: Observer, *, alone: bool = False) -> Verification:
+def verify_store(
+    location: str, workers: int | None, observer: Observer, *, alone: bool = False, links: bool = False
+) -> Verification:
     """Check a store.
 
     Parameters
     ----------
     alone
         Whether nobody else can be writing to it: the caller holds its lock.
+    links
+        Whether to look behind links as well.
     workers
         Processes that check shards at the same time; 1: this one; None: by the store's size and the cores.
 
     Raises
     ------
     StoreNotFoundError, FormatError
-        There is no store, or nothing that says what it is.
+        There is no store, or nothing that says what it is; or a part of it is behind a link.
+    CannotReadError
+        Rights are missing, or a server does not answer.
+    StoreTooLargeError
     """
-    files = store_files(location)
+    if not links:
+        require_no_links(location)
+    files = store_files(location, links)
     attributes, info = store_attributes(files, location)
     found = Verification(location, info)
     observer.plan(info.num_images, 0)
@@ -124,7 +140,7 @@ def _say_why(files: StoreFiles, location: str) -> None:
     except (UnfinishedStoreError, StoreNotFoundError):
         raise
     except (FormatError, DamagedError) as error:
-        if files.read(COPY) is None:
+        if files.read(COPY, MOST_BYTES) is None:
             raise
         raise FormatError(f"{error}; the copy in {COPY} cannot be used either, so the store cannot be mended") from error
 
@@ -158,7 +174,9 @@ def _check_index(files: StoreFiles, found: Verification) -> NDArray[np.bytes_]:
     """Check ids and targets; return the ids by row, empty where they are lost."""
     info = found.info
     ids, targets = index_arrays(info)
-    matrix = np.zeros((info.num_rows, info.id_bytes), np.uint8)
+    _require_index(files, ids, info, found.store)
+    with in_memory(info, found.store):
+        matrix = np.zeros((info.num_rows, info.id_bytes), np.uint8)
     for spec in (ids, targets):
         for shard in range(info.num_shards):
             rows = info.shard_rows(shard)
@@ -167,7 +185,7 @@ def _check_index(files: StoreFiles, found: Verification) -> NDArray[np.bytes_]:
                 continue
             if spec is ids:
                 matrix[rows.start : rows.stop] = values
-            wrong = _wrong_id(values) if spec is ids else _wrong_target(values, info)
+            wrong = _wrong_value(values, spec, info)
             if wrong is not None:
                 found.lose(spec, shard, wrong[1], rows.start + wrong[0])
     texts: NDArray[np.bytes_] = np.ascontiguousarray(matrix).view(f"S{info.id_bytes}")[:, 0]
@@ -175,15 +193,40 @@ def _check_index(files: StoreFiles, found: Verification) -> NDArray[np.bytes_]:
     return texts
 
 
+def right_index(files: StoreFiles, spec: ArraySpec, shard: int, info: StoreInfo) -> bool:
+    """Whether a shard's ids, or targets, are there and such as a store has."""
+    values = _index_rows(files, spec, shard, info, Verification("", info))
+    return values is not None and _wrong_value(values, spec, info) is None
+
+
+def _wrong_value(values: NDArray[Any], spec: ArraySpec, info: StoreInfo) -> tuple[int, str] | None:
+    return _wrong_target(values, info) if spec.name == "targets" else _wrong_id(values)
+
+
+def _require_index(files: StoreFiles, ids: ArraySpec, info: StoreInfo, where: str) -> None:
+    """Refuse to look for the files of billions of rows that there are in attributes alone."""
+    if info.num_shards <= _FEW_SHARDS:
+        return
+    there = sum(entry.name.startswith(f"{ids.name}/") for entry in files.entries())
+    if there * _MOST_LOST < info.num_shards:
+        raise FormatError(
+            f"{where}: expected {info.num_shards:,} files of ids, one a shard, found {there:,}: too few to be a store that is "
+            "damaged"
+        )
+
+
 def _index_rows(files: StoreFiles, spec: ArraySpec, shard: int, info: StoreInfo, found: Verification) -> NDArray[Any] | None:
     key = f"{spec.name}/{spec.file_name(shard)}"
     try:
-        data = files.read(key)
+        data = files.read(key, largest_file(spec, info.shard_size))
         if data is None:
             raise DamagedError(f"{key}: missing")
         values = decode_chunk(data, spec, info.shard_size, key)[: len(info.shard_rows(shard))]
     except OSError as error:
         found.lose(spec, shard, str(error).removeprefix(f"{key}: "))
+        return None
+    except UnreadableFileError as error:
+        found.unreadable.append(Problem(key, str(error), shard))
         return None
     return values
 
@@ -230,8 +273,9 @@ def _check_shards(files: StoreFiles, found: Verification, ids: NDArray[np.bytes_
             observer.rows(seen, 0)
             found.rows.update(check.rows)
             found.committed += check.committed
-            if check.problems:
+            if check.damaged:
                 found.damaged.append(check.shard)
+            found.unreadable.extend(Problem(file, message, check.shard) for file, message in check.unreadable)
             for file, message, row in check.problems:
                 text = None if row is None else ids[row].decode(errors="replace") or None
                 found.problems.append(Problem(file, message, check.shard, row, text))
@@ -240,7 +284,8 @@ def _check_shards(files: StoreFiles, found: Verification, ids: NDArray[np.bytes_
 def _check_some(files: StoreFiles, info: StoreInfo, shards: range) -> list[ShardCheck]:
     found = [check_shard(files, info, shard) for shard in shards]
     # Once more where it looks damaged: a run may have been writing to the shard at that moment.
-    return [check_shard(files, info, check.shard) if check.problems else check for check in found]
+    again = {check.shard for check in found if check.problems or check.unreadable}
+    return [check_shard(files, info, check.shard) if check.shard in again else check for check in found]
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from labelstore.fetch import RowFetcher
 from labelstore.ids import pack_ids
 from labelstore.pipelines import defaults
 from labelstore.pipelines.choice import EncodingChoice
+from labelstore.pipelines.links import require_no_links
 from labelstore.pipelines.lock import shared_lock, store_lock
 from labelstore.pipelines.new_store import NOT_KNOWN, MapsRecord, info_of
 from labelstore.pipelines.plan import ShardReport, pending_shards
@@ -69,6 +70,8 @@ class LabelMapWriter:
 
     def _open(self) -> None:
         self._held = contextlib.ExitStack()
+        if self._lock:
+            require_no_links(self.location)
         self._shards = ShardWriter(self.location)
         if self._lock:
             self._held.enter_context(shared_lock(self.location))

@@ -58,7 +58,7 @@ class StoreRows:
 def open_store(location: str) -> tuple[StoreInfo, RowFetcher, StoreFiles]:
     """Open a store once a process."""
     source, info = open_source(location)
-    return info, RowFetcher(source, info), store_files(location)
+    return info, RowFetcher(source, info), store_files(location, links=True)
 
 
 def errors_of(fetcher: RowFetcher, rows: NDArray[np.int64]) -> list[str]:

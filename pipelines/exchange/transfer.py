@@ -15,6 +15,7 @@ from labelstore.errors import StoreMismatchError, StoreNotFoundError, Unfinished
 from labelstore.pipelines.exchange.task import TRANSFERRING, MapsSource, ShardPart, TransferJob, TransferTask
 from labelstore.pipelines.finishing import finish_shards
 from labelstore.pipelines.left_overs import remove_left_overs
+from labelstore.pipelines.links import require_no_links
 from labelstore.pipelines.lock import store_lock
 from labelstore.pipelines.marks import require_writable
 from labelstore.pipelines.metadata import settle_metadata
@@ -92,6 +93,7 @@ def transfer(maps: Transfer, store: str, resources: Resources, observer: Observe
 
 def _existing(location: str, maps: Transfer) -> tuple[StoreInfo, list[int]] | None:
     """Return the store that this transfer has begun, and its pending shards; None if there is none."""
+    require_no_links(location)
     try:
         info = open_source(location)[1]
     except (StoreNotFoundError, UnfinishedStoreError):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -37,7 +39,7 @@ def test_the_whole_way_of_a_user(store, pictures):
     assert shown.code == 0
     assert shown.out.splitlines() == [
         "1 damaged shard: pending again",
-        "1 damaged index file: removed, for annotate to restore from the images",
+        "1 damaged index file: set aside, for annotate to restore from the images",
         "1 left-over file: removed",
         "1 set of metadata files: restored",
         f"Next:  labelstore annotate IMAGES --store {store}",
@@ -56,12 +58,44 @@ def test_json(store):
     shown = run_here("repair", store, "--json")
     said = json.loads(shown.out)
     assert (shown.code, shown.err) == (1, "")
-    assert said.keys() == {"store", "ok", "rows", "shards", "problems", "repaired", "kept"}
-    assert said["repaired"] == {"shards": 1, "index_files": 1, "left_overs": 1, "metadata": False}
+    assert said.keys() == {"store", "ok", "rows", "shards", "problems", "unreadable", "repaired", "kept"}
+    assert said["repaired"] == {"shards": 1, "index_files": 1, "left_overs": 1, "metadata": False, "brought_back": 0}
     assert (said["ok"], said["kept"], len(said["problems"])) == (False, ["notes.txt"], 4)
     (store / "notes.txt").unlink()
     again = run_here("repair", store, "--json")
     assert (again.code, json.loads(again.out)["ok"]) == (0, True)
+
+
+def test_most_shards_go_only_with_yes(store):
+    for file in (store / "scores").glob("c.*"):
+        file.write_bytes(b"")
+    shown = run_here("repair", store)
+    assert (shown.code, shown.out) == (1, "")
+    assert "6 of 6 shards are damaged" in shown.message
+    assert "--yes gives them up" in shown.message
+    assert len(list((store / "commits").glob("c.*.0.0"))) == 6
+    assert run_here("repair", store, "--yes").out.startswith("6 damaged shards: pending again\n")
+    assert len(list((store / "commits").glob("c.*.set-aside"))) == 6
+
+
+@pytest.mark.parametrize("command", ["verify", "repair"])
+@pytest.mark.parametrize(("code", "words"), [(errno.EIO, "Input/output error"), (errno.ESTALE, "Stale file handle")])
+def test_what_cannot_be_read_has_an_exit_code_of_its_own(store, monkeypatch, command, code, words):
+    plain = os.fstat
+
+    def failing(descriptor):
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name == "c.1":
+            raise OSError(code, os.strerror(code))
+        return plain(descriptor)
+
+    before = stamps(store)
+    monkeypatch.setattr(os, "fstat", failing)
+    shown = run_here(command, store)
+    assert shown.code == 3
+    assert f"c.1: cannot be read: {words}. That says nothing of what is there" in shown.message
+    monkeypatch.undo()
+    assert not changed(before, stamps(store))
+    assert run_here("verify", store).code == 0
 
 
 def test_what_only_the_user_can_deal_with(store):

@@ -108,7 +108,7 @@ def test_json(store):
     assert json.loads(shown.out) == {
         "store": str(store),
         "ok": False,
-        "rows": {"all": 21, "done": 9, "failed": 0, "pending": 4, "damaged": 8},
+        "rows": {"all": 21, "done": 9, "failed": 0, "pending": 4, "damaged": 8, "unreadable": 0},
         "shards": {"all": 6, "committed": 5, "damaged": [1, 2]},
         "problems": [
             {
@@ -127,6 +127,7 @@ def test_json(store):
             },
             {"id": None, "file": "notes.txt", "message": "no file of a label store", "shard": None, "row": None},
         ],
+        "unreadable": [],
         "sample": None,
     }
 

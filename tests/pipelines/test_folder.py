@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import TOY, run_here
 from folders import HALF, contents
 from runs import SERIAL
 
@@ -168,6 +169,20 @@ def test_repair_and_annotate_delete_behind_no_link(topk, pictures, home, names):
     assert contents(home) == before
     assert all((topk / name).is_symlink() for name in names)
     assert LabelMapReader(topk).status().all()
+
+
+@pytest.mark.parametrize("array", ["status", "scores", "ids", "commits"])
+@pytest.mark.parametrize("command", ["repair", "annotate"])
+def test_nothing_is_written_behind_the_link_of_an_array(topk, pictures, tmp_path, array, command):
+    (topk / array).rename(tmp_path / "elsewhere")
+    (topk / array).symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / f"c.1.{HALF}").touch()
+    (tmp_path / "elsewhere" / "c.9.0.0").touch()
+    before = contents(tmp_path / "elsewhere")
+    shown = run_here(command, topk) if command == "repair" else run_here(command, pictures, "--store", topk, *TOY)
+    assert shown.code == 1, shown.out
+    assert "Behind links nothing is read, written or removed" in shown.message
+    assert contents(tmp_path / "elsewhere") == before
 
 
 def test_left_overs_go_from_a_store_alone(tmp_path, topk):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -19,7 +20,7 @@ from pictures import paint
 from runs import SERIAL
 
 from labelstore import FormatError, LabelMapReader, StoreNotFoundError
-from labelstore.errors import StoreBusyError, StoreWriteError
+from labelstore.errors import RunError, StoreBusyError, StoreWriteError
 from labelstore.ids import pack_ids
 from labelstore.pipelines.annotate import annotate
 from labelstore.pipelines.index import write_index
@@ -27,6 +28,7 @@ from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.repairing import Repair, repair_store
 from labelstore.pipelines.settings import Settings
 from labelstore.pipelines.sink import LocalSink, open_sink
+from labelstore.pipelines.store_files import CannotReadError
 from labelstore.pipelines.summary import Summary
 from labelstore.pipelines.verifying import verify_store
 from labelstore.schema import ATTRIBUTE
@@ -34,7 +36,7 @@ from labelstore.storage.seals import SEALS, json_bytes, seal_of
 
 
 def repair(store: Path | str) -> Repair:
-    return repair_store(str(store), 1, Observer())
+    return repair_store(str(store), 1, Observer(), agree=lambda _: True)
 
 
 def annotate_again(images: Path, store: Path | str, **how) -> Summary:
@@ -160,19 +162,20 @@ def test_nothing_but_its_commit_is_taken_from_a_damaged_shard(topk):
     (topk / "scores" / "c.1.0.0.0").write_bytes(b"")
     before = contents(topk)
     repair(topk)
-    assert contents(topk) == {key: data for key, data in before.items() if key != "commits/c.1.0.0"}
+    aside = {"commits/c.1.0.0.set-aside": before.pop("commits/c.1.0.0")}
+    assert contents(topk) == before | aside
 
 
 def test_commits_are_gone_from_the_disk_when_it_returns(topk, monkeypatch):
     done: list[str] = []
-    delete, flush = LocalSink.delete, LocalSink.flush
-    monkeypatch.setattr(LocalSink, "delete", lambda self, key: (done.append(f"delete {key}"), delete(self, key))[1])
+    move, flush = LocalSink.move, LocalSink.flush
+    monkeypatch.setattr(LocalSink, "move", lambda self, key, new: (done.append(f"move {key}"), move(self, key, new))[1])
     monkeypatch.setattr(
         LocalSink, "flush", lambda self, keys: (done.extend(f"flush {key}" for key in keys), flush(self, list(keys)))[1]
     )
     (topk / "scores" / "c.1.0.0.0").unlink()
     repair(topk)
-    assert done == ["delete commits/c.1.0.0", "flush commits/c.1.0.0"]
+    assert done == ["move commits/c.1.0.0", "flush commits/c.1.0.0"]
 
 
 def test_two_rows_with_one_id(topk, pictures):
@@ -181,6 +184,107 @@ def test_two_rows_with_one_id(topk, pictures):
     ids[13] = ids[6]
     write_index(open_sink(str(topk)), info, {"ids": pack_ids(ids)}, [3])
     assert repair(topk).index_files == 2
+    annotate_again(pictures, topk)
+    assert contents(topk) == original
+
+
+# Nothing is given up for good, and not much without a question
+
+
+def failing(monkeypatch, code: int, *names: str) -> None:
+    """Let the disk fail at files."""
+    plain = os.fstat
+
+    def stat(descriptor: int) -> os.stat_result:
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name in names:
+            raise OSError(code, os.strerror(code))
+        return plain(descriptor)
+
+    monkeypatch.setattr(os, "fstat", stat)
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EREMOTEIO, errno.EUCLEAN, errno.EBADMSG])
+def test_a_disk_that_fails_for_a_while_costs_nothing(topk, monkeypatch, code):
+    before = stamps(topk)
+    with monkeypatch.context() as patch:
+        failing(patch, code, *(f"c.{shard}" for shard in range(6)))
+        done = repair(topk)
+        assert (done.shards, done.index_files, done.found.rows["unreadable"]) == (0, 0, 21)
+        assert {problem.file.split("/")[0] for problem in done.found.unreadable} == {"status", "image_crc32", "targets"}
+    assert not changed(before, stamps(topk))
+    assert is_whole(topk)
+
+
+@pytest.mark.parametrize("code", [errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EACCES, errno.EMFILE])
+def test_a_server_that_is_away_ends_it_and_costs_nothing(topk, monkeypatch, code):
+    (topk / "scores" / "c.1.0.0.0").unlink()
+    before = stamps(topk)
+    with monkeypatch.context() as patch:
+        failing(patch, code, "c.4")
+        with pytest.raises(CannotReadError, match=f"c.4: cannot be read: {os.strerror(code)}.*nothing was changed"):
+            repair(topk)
+    assert not changed(before, stamps(topk))
+
+
+def test_what_is_damaged_beside_what_cannot_be_read_is_mended_alone(topk, monkeypatch):
+    for shard in (1, 2):
+        (topk / "scores" / f"c.{shard}.0.0.0").write_bytes(b"")
+    with monkeypatch.context() as patch:
+        failing(patch, errno.EIO, "c.2")
+        done = repair(topk)
+    assert (done.shards, done.found.damaged) == (1, [1])
+    assert (topk / "commits" / "c.2.0.0").exists()
+
+
+def test_what_was_given_up_comes_back_if_it_was_right(store):
+    original = contents(store)
+    keys = [key for key in original if key.split("/")[-1].startswith(("c.1", "c.4"))]
+    for key in keys:
+        if not key.startswith("commits"):
+            (store / key).write_bytes(b"what a bad cable gave")
+    assert repair(store).shards == 2
+    assert not (store / "commits" / "c.1.0.0").exists()
+    for key in keys:
+        if key.split("/")[0] not in ("commits", "ids", "targets"):
+            (store / key).write_bytes(original[key])
+    for key in ("ids", "targets"):
+        for file in (store / key).glob("*.set-aside"):
+            file.write_bytes(original[f"{key}/{file.name.removesuffix('.set-aside')}"])
+    done = repair(store)
+    assert (done.brought_back, done.found.whole) == (6, True)
+    assert contents(store) == original
+
+
+def test_what_is_still_wrong_stays_aside_until_it_is_made_again(topk, pictures):
+    original = contents(topk)
+    (topk / "scores" / "c.1.0.0.0").write_bytes(b"")
+    (topk / "ids" / "c.3.0").write_bytes(b"")
+    repair(topk)
+    again = repair(topk)
+    assert (again.brought_back, again.shards, again.kept) == (0, 0, ())
+    assert sorted(file.name for file in topk.rglob("*.set-aside")) == ["c.1.0.0.set-aside", "c.3.0.set-aside"]
+    annotate_again(pictures, topk)
+    assert contents(topk) == original
+
+
+def test_most_shards_are_given_up_only_where_that_is_agreed_to(topk):
+    (topk / "scores").rename(topk.parent / "not mounted")
+    (topk / "scores").mkdir()
+    shutil.copy(topk.parent / "not mounted" / "zarr.json", topk / "scores")
+    before, asked = stamps(topk), []
+    with pytest.raises(RunError, match=r"6 of 6 shards are damaged.*Nothing was changed.*--yes"):
+        repair_store(str(topk), 1, Observer(), agree=lambda text: bool(asked.append(text)))
+    assert len(asked) == 1
+    assert not changed(before, stamps(topk))
+    for shard in (0, 1, 2):  # half of them
+        shutil.copy(topk.parent / "not mounted" / f"c.{shard}.0.0.0", topk / "scores")
+    assert repair_store(str(topk), 1, Observer()).shards == 3
+
+
+def test_an_array_whose_folder_is_gone_is_made_again(topk, pictures):
+    original = contents(topk)
+    shutil.rmtree(topk / "errors")
+    assert repair(topk).metadata
     annotate_again(pictures, topk)
     assert contents(topk) == original
 

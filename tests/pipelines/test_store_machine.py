@@ -124,7 +124,7 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.can_be_opened())
     @rule()
     def repair(self) -> None:
-        repair_store(str(self.store), 1, Observer())
+        repair_store(str(self.store), 1, Observer(), agree=lambda _: True)
         found = verify_store(str(self.store), 1, Observer())
         lost = {"ids", "targets"} | {f"ids_{number}" for number in range(1, GROUPS + 1)}
         assert {problem.file.split("/")[0] for problem in found.problems} <= lost
@@ -136,7 +136,7 @@ class StoreMachine(RuleBasedStateMachine):
     def make_whole(self) -> None:
         """Repair and annotate, as a user would."""
         if self.can_be_opened():
-            repair_store(str(self.store), 1, Observer())
+            repair_store(str(self.store), 1, Observer(), agree=lambda _: True)
         self.damaged.clear()
         self.annotate_all()
         reader = LabelMapReader(self.store)

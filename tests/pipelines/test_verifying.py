@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ from runs import SERIAL
 
 from labelstore import FormatError, StoreNotFoundError
 from labelstore.encodings import committed_arrays
-from labelstore.errors import RunError, UnfinishedStoreError
+from labelstore.errors import RunError, StoreTooLargeError, UnfinishedStoreError
 from labelstore.pipelines import verifying
 from labelstore.pipelines.annotate import annotate
 from labelstore.pipelines.index import write_index
@@ -336,12 +337,85 @@ def test_a_folder_in_the_place_of_a_file(topk):
     }
 
 
-def test_an_array_on_another_disk_and_a_loop(topk, tmp_path):
+@pytest.mark.parametrize("key", ["scores", "scores/c.1.0.0.0", "zarr.json", "commits/zarr.json", "ids"])
+def test_links_are_gone_through_only_where_that_is_asked_for(topk, tmp_path, key):
+    (topk / key).rename(tmp_path / "elsewhere")
+    (topk / key).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(FormatError, match=f"{key}: expected a file or folder of the store's, found a link"):
+        verify(topk)
+    assert verify(topk, links=True).whole
+    (tmp_path / "linked.zarr").symlink_to(topk)
+    with pytest.raises(FormatError, match="found a link"):
+        verify(tmp_path / "linked.zarr")
+
+
+def test_a_store_whose_folder_is_a_link_is_a_store(topk, tmp_path):
+    (tmp_path / "linked.zarr").symlink_to(topk)
+    assert verify(tmp_path / "linked.zarr").whole
+
+
+def test_a_link_of_somebody_else_is_named(topk):
     (topk / "scores" / "loop").symlink_to(topk)
-    assert only_problem(topk).file == "scores/loop"
-    (topk / "scores").rename(tmp_path / "elsewhere")
-    (topk / "scores").symlink_to(tmp_path / "elsewhere")
-    assert only_problem(topk).message == "a link, no file of a label store"
+    problem = only_problem(topk)
+    assert (problem.file, problem.message) == ("scores/loop", "a link, no file of a label store")
+
+
+# Stores of strangers
+
+
+@pytest.mark.parametrize(
+    "key", ["zarr.json", "status/c.1", "scores/c.1.0.0.0", "commits/c.1.0.0", "ids/c.1.0", "status/zarr.json"]
+)
+@pytest.mark.parametrize("kind", ["pipe", "socket", "sparse"])
+def test_what_must_not_be_waited_for_or_read_whole(topk, key, kind):
+    file = topk / key
+    if kind == "sparse":
+        with file.open("r+b") as opened:
+            opened.truncate(200 << 30)
+    else:
+        file.unlink()
+        os.mkfifo(file) if kind == "pipe" else bind(file)
+    found = verify(topk)
+    assert key in {problem.file for problem in found.problems}
+    if kind == "sparse":
+        assert any(f"found {200 << 30:,}" in problem.message for problem in found.problems)
+
+
+def bind(file: Path) -> None:
+    here = Path.cwd()
+    os.chdir(file.parent)  # a socket's path is short
+    with socket.socket(socket.AF_UNIX) as opened:
+        opened.bind(file.name)
+    os.chdir(here)
+
+
+def test_a_pipe_in_the_place_of_the_lock_is_named(topk):
+    os.mkfifo(topk / ".lock")
+    assert only_problem(topk).message == "a pipe, no file of a label store"
+
+
+def test_folders_of_others_are_not_searched(topk):
+    deep = topk / "mine"
+    for _ in range(200):
+        deep /= "deeper"
+    deep.mkdir(parents=True)
+    assert only_problem(topk).file == "mine/deeper/"
+
+
+def test_rows_that_are_in_the_attributes_alone_are_refused(topk):
+    edit_attributes(topk, lambda own: own.update(num_rows=1 << 30))
+    for name in ("scores", "classes", "status", "ids", "targets", "commits", "errors", "image_crc32", "score_range"):
+        meta = json.loads((topk / name / "zarr.json").read_text())
+        meta["shape"][0] = 1 << (28 if name == "commits" else 30)
+        (topk / name / "zarr.json").write_text(json.dumps(meta))
+    with pytest.raises(FormatError, match="files of ids, one a shard, found 7: too few"):
+        verify(topk)
+
+
+def test_a_shard_that_no_machine_holds_is_refused(topk, monkeypatch):
+    monkeypatch.setattr(os, "sysconf", lambda _: 10)
+    with pytest.raises(StoreTooLargeError, match="half of this machine's memory"):
+        verify(topk)
 
 
 HOLD = """
@@ -401,22 +475,23 @@ def test_a_file_that_may_not_be_read_is_no_damage(topk, key):
     (topk / key).chmod(0o700)
 
 
-def test_a_disk_that_cannot_read_a_file_is_damage(topk, monkeypatch):
-    read = Path.read_bytes
+def test_a_disk_that_cannot_read_a_file_is_no_damage(topk, monkeypatch):
+    plain = os.fstat
 
-    def failing(path):
-        if path.name == "c.1":
-            raise OSError(5, "Input/output error", str(path))
-        return read(path)
+    def failing(descriptor):
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name == "c.1":
+            raise OSError(5, "Input/output error")
+        return plain(descriptor)
 
-    monkeypatch.setattr(Path, "read_bytes", failing)
+    monkeypatch.setattr(os, "fstat", failing)
     found = verify(topk)
-    assert {(problem.file, problem.shard) for problem in found.problems} == {
+    assert (found.problems, found.damaged, found.lost, found.whole) == ([], [], {}, False)
+    assert {(problem.file, problem.shard) for problem in found.unreadable} == {
         ("status/c.1", 1),
         ("image_crc32/c.1", 1),
         ("targets/c.1", 1),
     }
-    assert "Input/output error" in found.problems[0].message
+    assert "c.1: cannot be read: Input/output error. That says nothing of what is there" in found.unreadable[0].message
 
 
 def test_a_server_that_fails_is_no_damage(topk, tmp_path, monkeypatch):
