@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from labelstore.class_map import ClassMap
+from labelstore.class_map import ClassMap, as_class_map
 from labelstore.ids import pack_ids
 from labelstore.own_labels import own_labels
 from labelstore.pipelines.annotators.spec import EnsembleSpec
@@ -86,6 +86,7 @@ def annotate(
     start = time.perf_counter()
     source = images if isinstance(images, ImagesSpec) else ImagesSpec((str(images),))
     settings.encoding_choice()  # refused before anything is begun
+    class_map = as_class_map(class_map)
     spec, exif = settings.ensemble_spec(resources.compiled), settings.chosen_exif(source.exif)
     observer.phase("looking for images")
     listing = list_images(source)

@@ -49,12 +49,12 @@ def build(spec: AnnotatorSpec) -> Network:
     timm = require_timm(f"annotator {NAME!r}", extra="demo")
     create = partial(timm.create_model, _TIMMS_NAME)
     if spec.weights is not None:
-        module = build_with_weights(
+        module, kept = build_with_weights(
             lambda classes: create() if classes is None else create(num_classes=classes), spec.weights, NAME
         )
-    else:
-        module = create()
-    if not spec.random_weights and spec.weights is None:
+        return Network(NAME, module, _PREPROCESSING, kept)
+    module = create()
+    if not spec.random_weights:
         module.load_state_dict(_packaged_weights(module.state_dict()))
     names, ids = imagenet_labels(timm, int(getattr(module, "num_classes", 0))) or (None, None)
     return Network(NAME, module, _PREPROCESSING, names, ids)

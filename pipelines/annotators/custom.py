@@ -38,10 +38,12 @@ def build(spec: AnnotatorSpec) -> Network:
     if not isinstance(module, nn.Module) or not isinstance(preprocessing, Preprocessing):
         expected = "a torch.nn.Module or a pair (torch.nn.Module, Preprocessing)"
         raise AnnotatorError(f"the annotator factory {spec.model} returned {_kind(made)}, expected {expected}")
+    kept = None
     if spec.weights is not None:
         given = module
-        module = build_with_weights(lambda _: given, spec.weights, spec.model)
-    return Network(spec.model, module, preprocessing, _labels(module, "class_names"), _labels(module, "class_ids"))
+        module, kept = build_with_weights(lambda _: given, spec.weights, spec.model)
+    names = _labels(module, "class_names") or kept
+    return Network(spec.model, module, preprocessing, names, _labels(module, "class_ids"))
 
 
 def _import_factory(path: str) -> Callable[[], Any]:

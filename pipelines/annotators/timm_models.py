@@ -96,7 +96,7 @@ def build(name: str, spec: AnnotatorSpec) -> Network:
         with fetching:
             built_size = settings.get("input_size", (3, own_size, own_size))[-1]
             create = partial(_create, timm, name, pretrained, spec.image_size or own_size, built_size)
-            module = create() if spec.weights is None else build_with_weights(create, spec.weights, full_name)
+            module, kept = (create(), None) if spec.weights is None else build_with_weights(create, spec.weights, full_name)
     except (AnnotatorError, MissingExtraError):
         raise
     except Exception as error:  # constructors refuse sizes with whatever their asserts raise
@@ -104,6 +104,8 @@ def build(name: str, spec: AnnotatorSpec) -> Network:
     num_classes = int(getattr(module, "num_classes", 1))
     if not num_classes:
         raise AnnotatorError(f"{full_name} has no classifier (features only), so it gives no class scores")
+    if spec.weights is not None:
+        return Network(full_name, module, preprocessing, kept)
     names, ids = imagenet_labels(timm, num_classes) or (None, None)
     return Network(full_name, module, preprocessing, names, ids)
 

@@ -57,14 +57,14 @@ def build(name: str, spec: AnnotatorSpec) -> Network:
             # Inception and GoogLeNet announce another default for random weights to come.
             warnings.filterwarnings("ignore", "The default weight initialization of", FutureWarning)
             create = partial(_create, name, weights if pretrained else None, _preprocessing(weights.transforms()).input_size)
-            module = create() if spec.weights is None else build_with_weights(create, spec.weights, full_name)
+            module, kept = (create(), None) if spec.weights is None else build_with_weights(create, spec.weights, full_name)
     except (AnnotatorError, MissingExtraError):
         raise
     except Exception as error:
         raise AnnotatorError(f"{full_name} failed to load: {in_short(error)}") from error
     categories, preprocessing = tuple(weights.meta["categories"]), _preprocessing(weights.transforms())
-    if spec.weights is not None and categories and _num_classes(module) != len(categories):
-        return Network(full_name, module, preprocessing)
+    if spec.weights is not None:
+        return Network(full_name, module, preprocessing, kept)
     return Network(full_name, module, preprocessing, categories, _wnids(len(categories)))
 
 
@@ -82,12 +82,6 @@ def _create(name: str, weights: Any, size: int, num_classes: int | None = None) 
             return module
     module = torchvision.models.get_model(name, weights=weights, **classes)
     return module
-
-
-def _num_classes(module: nn.Module) -> int:
-    """Outputs of the last layer."""
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
-    return int(layers[-1].weight.shape[0])
 
 
 def _classifiers() -> list[str]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from labelstore.errors import AnnotatorError, MissingExtraError
 from labelstore.pipelines.annotators.network import in_short
+from labelstore.pipelines.annotators.weight_names import Names, names_in, names_in_metadata
 
 _INSIDE = ("state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "model_state_dict", "model", "module", "net")
 """Where training scripts keep the state dict in a checkpoint, averaged weights first."""
@@ -27,8 +28,11 @@ _COUNTERS = ("n_averaged", "num_batches_tracked")
 _SHOWN = 4
 
 
-def build_with_weights(build: Callable[[int | None], nn.Module], path: str, name: str) -> nn.Module:
+def build_with_weights(build: Callable[[int | None], nn.Module], path: str, name: str) -> tuple[nn.Module, Names | None]:
     """Build a network and load the file's weights into it; with as many classes as the file has.
+
+    With the module come the classes' names that the file keeps: weights of one's own may be of any classes, so that their
+    number says nothing of these.
 
     Parameters
     ----------
@@ -40,7 +44,7 @@ def build_with_weights(build: Callable[[int | None], nn.Module], path: str, name
     AnnotatorError
         The file cannot be read, or does not fit: says which tensors.
     """
-    weights = read_weights(path)
+    weights, names = read_weights(path)
     module = build(None)
     expected = {key: value for key, value in module.state_dict().items() if isinstance(value, Tensor)}
     weights = without_prefix(weights, expected)
@@ -52,11 +56,13 @@ def build_with_weights(build: Callable[[int | None], nn.Module], path: str, name
     state = module.state_dict()  # with what some networks (MNASNet) want to know of a state dict beside its tensors
     state.update(weights)
     module.load_state_dict(state, strict=False)
-    return module
+    widths = {value.shape[0] for value in weights.values() if value.ndim}
+    return module, names if names is not None and len(names) in widths else None
 
 
-def read_weights(path: str) -> dict[str, Tensor]:
-    """Read a state dict out of a safetensors file, or out of a checkpoint; nothing but tensors is ever unpickled.
+def read_weights(path: str) -> tuple[dict[str, Tensor], Names | None]:
+    """Read a state dict out of a safetensors file, or out of a checkpoint, and the classes' names where it keeps them; nothing
+    but tensors and plain values is ever unpickled.
 
     Raises
     ------
@@ -67,7 +73,7 @@ def read_weights(path: str) -> dict[str, Tensor]:
         raise AnnotatorError(f"--weights {path}: no such file")
     kind = "safetensors" if path.endswith(".safetensors") else "torch.save"
     try:
-        found = (_safetensors if kind == "safetensors" else _checkpoint)(path)
+        found, names = (_safetensors if kind == "safetensors" else _checkpoint)(path)
     except (AnnotatorError, MissingExtraError):
         raise
     except Exception as error:  # what the readers raise on a broken file is theirs
@@ -76,7 +82,7 @@ def read_weights(path: str) -> dict[str, Tensor]:
     if not tensors:
         kinds = ", ".join(f"{key}: {type(value).__name__}" for key, value in list(found.items())[:_SHOWN])
         raise AnnotatorError(f"--weights {path}: expected a state dict of tensors, got {kinds or 'nothing'}")
-    return tensors
+    return tensors, names
 
 
 def without_prefix(weights: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -86,20 +92,22 @@ def without_prefix(weights: dict[str, Tensor], expected: Mapping[str, Tensor]) -
     return {key.removeprefix(prefix): value for key, value in weights.items()}
 
 
-def _safetensors(path: str) -> Mapping[str, Any]:
+def _safetensors(path: str) -> tuple[Mapping[str, Any], Names | None]:
     try:
-        from safetensors import SafetensorError
+        from safetensors import SafetensorError, safe_open
         from safetensors.torch import load_file
     except ImportError as error:
         raise MissingExtraError(f"--weights {path} needs safetensors: pip install 'labelstore[timm]' ({error})") from error
     try:
         tensors: Mapping[str, Any] = load_file(path)
+        with safe_open(path, "pt") as file:
+            names = names_in_metadata(file.metadata())
     except SafetensorError as error:
         raise ValueError(str(error)) from error
-    return tensors
+    return tensors, names
 
 
-def _checkpoint(path: str) -> Mapping[str, Any]:
+def _checkpoint(path: str) -> tuple[Mapping[str, Any], Names | None]:
     with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):  # training scripts keep such
         warnings.simplefilter("ignore")  # of other pickle protocols
         try:
@@ -112,14 +120,16 @@ def _checkpoint(path: str) -> Mapping[str, Any]:
                 f"--weights {path}: not only tensors: it holds {other[1]}, which is not unpickled, it could run any code; save "
                 "the state dict alone: torch.save(model.state_dict(), ...), or as .safetensors"
             ) from error
+    names = None
     while isinstance(found, Mapping) and not any(isinstance(value, Tensor) for value in found.values()):
+        names = names or names_in(found)
         inner = next((found[key] for key in _INSIDE if isinstance(found.get(key), Mapping) and found[key]), None)
         if inner is None:
             break
         found = inner
     if not isinstance(found, Mapping):
         raise TypeError(f"expected a state dict, got {type(found).__name__}")
-    return found
+    return found, names
 
 
 def _in_words(error: Exception) -> str:

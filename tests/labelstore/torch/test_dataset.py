@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 from pathlib import Path
@@ -17,6 +18,7 @@ from torchvision.transforms import v2
 from toy_annotators import NAMES
 
 from labelstore import FailedRowError, LabelMapReader, PendingRowError, UnknownIdError
+from labelstore.boxes import WHOLE_IMAGE
 from labelstore.errors import ClassMatchError, ImageMismatchError, ImagesError, OptionError, TransformError
 from labelstore.torch import SoftLabelDataset, follow, load_upright, pool
 
@@ -303,3 +305,24 @@ def test_load_upright(tmp_path):
 def test_it_can_be_pickled(folder, reader):
     soft = pickle.loads(pickle.dumps(make(folder, reader)))
     torch.testing.assert_close(soft[4][1], make(folder, reader)[4][1], atol=1e-6, rtol=0)
+
+
+def test_several_classes_of_one_and_files_of_maps(reader, folder, tmp_path):
+    chosen = {"blue": ["blue", "cyan"], "green": "green", "red": ["red", "magenta", "yellow"]}
+    (tmp_path / "map.json").write_text(json.dumps(chosen))
+    for given in (chosen, str(tmp_path / "map.json")):
+        soft = SoftLabelDataset(folder, reader, class_map=given)
+        assert soft.class_map.shape == (3, 3)
+        _, label = soft[0]
+        expected = reader.pool([soft._images.ids[0]], [WHOLE_IMAGE], class_map=soft.class_map)[0]
+        np.testing.assert_allclose(label.numpy(), expected, atol=1e-6)
+        assert label.shape == (3,)
+    maps = SoftLabelDataset(folder, reader, class_map=chosen, yields="maps")
+    _, packed = maps[0]
+    batch = {name: part[None] for name, part in packed.items()}
+    columns = torch.from_numpy(maps.class_map)
+    found = pool(batch, batch["box"], reader.num_classes, map_size=reader.map_size, class_map=columns)[0]
+    torch.testing.assert_close(found, label, atol=1e-5, rtol=0)
+    one_hot = {name: part[None] for name, part in maps._one_hot_map(2).items()}
+    found = pool(one_hot, batch["box"], reader.num_classes, map_size=reader.map_size, class_map=columns)[0]
+    torch.testing.assert_close(found, torch.tensor([0.0, 0.0, 1.0]), atol=1e-5, rtol=0)

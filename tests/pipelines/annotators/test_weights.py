@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -101,11 +102,58 @@ def test_weights_of_known_networks_with_another_number_of_classes(tmp_path: Path
 
 
 @pytest.mark.parametrize("model", ["timm:test_resnet", "torchvision:shufflenet_v2_x0_5", "efficientnet-lite0"])
-def test_weights_with_as_many_classes_as_imagenet_keep_its_names(tmp_path: Path, model: str) -> None:
+def test_weights_with_as_many_classes_as_imagenet_may_be_of_others(tmp_path: Path, model: str) -> None:
     module = build(model, 1000)
-    annotator = load(save(module.state_dict(), tmp_path / "w.pth"), model, 64)
-    assert annotator.info.class_ids[281] == "n02123045"
-    assert_has_the_weights_of(annotator, module)
+    info = load(save(module.state_dict(), tmp_path / "w.pth"), model, 64).info
+    assert (info.num_classes, info.class_names, info.class_ids) == (1000, None, None)
+    names = [f"plant {number}" for number in range(1000)]
+    info = load(save({"state_dict": module.state_dict(), "classes": names}, tmp_path / "named.pth"), model, 64).info
+    assert info.class_names == tuple(names)
+    assert load_annotator(AnnotatorSpec(model, 64, random_weights=True)).info.class_ids[281] == "n02123045"
+
+
+TEN = [f"plant {number}" for number in range(10)]
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"class_names": TEN},
+        {"classes": tuple(TEN)},
+        {"class_to_idx": dict(zip(reversed(TEN), range(9, -1, -1), strict=True))},
+        {"id2label": dict(enumerate(TEN))},
+        {"id2label": {str(number): name for number, name in enumerate(TEN)}},
+        {"hyper_parameters": {"class_names": TEN}},
+        {"meta": {"categories": TEN}},
+    ],
+)
+def test_a_checkpoint_may_name_its_classes(tmp_path: Path, beside: dict[str, Any]) -> None:
+    module = build("timm:test_resnet", 10)
+    file = save({"model": module.state_dict(), "epoch": 3, **beside}, tmp_path / "w.pth")
+    assert load(file, "timm:test_resnet", 64).info.class_names == tuple(TEN)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [{"classes": 10}, {"classes": [1, 2]}, {"class_names": TEN[:9]}, {"class_to_idx": {"a": 1, "b": 2}}, {"id2label": {}}],
+)
+def test_what_names_no_classes_is_passed_over(tmp_path: Path, beside: dict[str, Any]) -> None:
+    module = build("timm:test_resnet", 10)
+    assert (
+        load(save({"model": module.state_dict(), **beside}, tmp_path / "w.pth"), "timm:test_resnet", 64).info.class_names
+        is None
+    )
+
+
+def test_metadata_of_safetensors_may_name_classes(tmp_path: Path) -> None:
+    module = build("timm:test_resnet", 10)
+    for metadata, names in (
+        ({"class_names": json.dumps(TEN)}, tuple(TEN)),
+        ({"class_names": "[oh"}, None),
+        ({"format": "pt"}, None),
+    ):
+        save_file(module.state_dict(), tmp_path / "w.safetensors", metadata)
+        assert load(tmp_path / "w.safetensors", "timm:test_resnet", 64).info.class_names == names
 
 
 @pytest.mark.parametrize("model", ["test_vit", "test_convnext", "test_nfnet"])
