@@ -43,6 +43,13 @@ workers_option = click.option(
     metavar="IMAGES",
     help="For --sample: where the images are.  [default: where the store says, on this machine]",
 )
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME",
+    help="For --sample: the store's annotator, where loading it runs code: package.module:factory, or a program in a file.",
+)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="For --sample.  [default: auto]")
 @click.option("--links", is_flag=True, help="Read files behind links too: caches of a hub, git-annex and DVC are made of them.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, all problems included.")
@@ -52,6 +59,7 @@ def command(
     partial: bool,
     sample: int | None,
     images: tuple[str, ...],
+    models: tuple[str, ...],
     device: str | None,
     links: bool,
     as_json: bool,
@@ -71,14 +79,14 @@ def command(
     """
     from labelstore.pipelines.verifying import verify_store
 
-    if sample is None and (images or device):
-        raise click.UsageError("--images and --device are for --sample, which is not there")
+    if sample is None and (images or models or device):
+        raise click.UsageError("--images, --model and --device are for --sample, which is not there")
     console = Console(stderr=True)
     with ProgressBar(console, "checking", "rows") as bar:
         with unreadable_is_no_damage():
             found = verify_store(store, workers, bar, links=links)
         again = (
-            _sample(store, sample, images, device or "auto", bar)
+            _sample(store, sample, images, models, device, bar)
             if sample and not (found.problems or found.unreadable)
             else None
         )
@@ -110,13 +118,16 @@ def unreadable_is_no_damage() -> Iterator[None]:
         raise click.exceptions.Exit(EXIT_UNREADABLE) from error
 
 
-def _sample(store: str, count: int, images: tuple[str, ...], device: str, bar: ProgressBar) -> Sample:
+def _sample(
+    store: str, count: int, images: tuple[str, ...], models: tuple[str, ...], device: str | None, bar: ProgressBar
+) -> Sample:
     from labelstore.pipelines.resampling import sample_again
     from labelstore.pipelines.resources import plan_resources
     from labelstore.pipelines.sources import ImagesSpec
 
     bar.phase("annotating a sample again")
-    return sample_again(store, ImagesSpec(images) if images else None, count, plan_resources(0, device, None))
+    resources = plan_resources(0, device or "auto", None)
+    return sample_again(store, ImagesSpec(images) if images else None, count, resources, models)
 
 
 def _show_sample(again: Sample, console: Console) -> None:

@@ -14,12 +14,13 @@ _MAX_EXTENTS = 1 << 16
 
 @dataclass(frozen=True)
 class MemberRecord:
-    """A further model of an ensemble; ``requested`` and ``weights`` as an `AnnotatorRecord`'s."""
+    """A further model of an ensemble; ``requested``, ``weights`` and ``file_sha256`` as an `AnnotatorRecord`'s."""
 
     name: str
     input_size: int
     weights: str | None = None
     requested: str | None = None
+    file_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class AnnotatorRecord:
 
     ``name`` is its full name, ``requested`` what the user called it, ``weights`` their file (None: the model's
     own); ``others`` are further models, whose logits were averaged with its own, and ``weights_sha256`` is over all of them.
+    ``file_sha256`` is of the file that holds the model as a program; None: it is no such file, or the store is older.
     ``flip``: averaged with the mirrored image's. Of maps that another program made: ``input_size`` 0, no ``mean`` and ``std``,
     and empty texts for what is not known.
     """
@@ -43,6 +45,7 @@ class AnnotatorRecord:
     others: tuple[MemberRecord, ...] = ()
     flip: bool = False
     precision: str = "float32"
+    file_sha256: str | None = None
 
     @property
     def full_name(self) -> str:
@@ -146,6 +149,7 @@ def parse_annotator(take: Attributes) -> AnnotatorRecord:
         others=tuple(_member(Attributes(other, take.where, f"{take.path}others.")) for other in others),
         flip=flip,
         precision=_precision(take),
+        file_sha256=take.text("file_sha256", optional=True),
     )
 
 
@@ -164,8 +168,8 @@ def parse_imported(take: Attributes) -> ImportRecord | None:
 
 
 def _member(take: Attributes) -> MemberRecord:
-    weights, requested = (take.text(key, optional=True) for key in ("weights", "requested"))
-    return MemberRecord(take.text("name"), take.whole("input_size", 1, 2**20), weights, requested)
+    weights, requested, file_sha256 = (take.text(key, optional=True) for key in ("weights", "requested", "file_sha256"))
+    return MemberRecord(take.text("name"), take.whole("input_size", 1, 2**20), weights, requested, file_sha256)
 
 
 def parse_spectral(take: Attributes, map_size: tuple[int, int]) -> SpectralShape:

@@ -34,7 +34,6 @@ from labelstore.pipelines.store import create_store
 from labelstore.pipelines.summary import Summary, summarise
 from labelstore.pipelines.versions import shared_versions
 from labelstore.pipelines.which_engine import Needs, open_engine
-from labelstore.schema import StoreInfo
 
 _BATCHES_AHEAD = 3
 
@@ -103,7 +102,7 @@ def annotate(
             return summarise(store, found.info, 0, time.perf_counter() - start)
         if unwritable is not None:
             raise unwritable
-        wanted = spec if found is None else recorded_annotators(found.info, resources.compiled)
+        wanted = spec if found is None else recorded_annotators(store, found.info, settings.models, resources.compiled)
         decoder = settings.chosen_decoder() if found is None else found.info.decoder
         require_decoder(decoder, resources.device)
         require_writable(store)  # told now, and not when annotators are loaded
@@ -115,7 +114,7 @@ def annotate(
             else:
                 observer.phase(f"loading {found.info.annotator.full_name}")
                 engine.everywhere(load_annotators, wanted, resources.device)()
-            job = _job(found.info, store, resources)
+            job = _job(recorded_annotators(store, found.info, settings.models, resources.compiled), store, resources)
             summary = _run(engine, job, found, listing, resources, observer, class_map)
         # Of workers that died; and the ids' array that --extend has replaced, which readers may have needed until now.
         remove_left_overs(store)
@@ -142,7 +141,7 @@ def _create(
     info = new_store_info(settings, listing, probe.annotators, ids.shape[1], exif)
     own_labels(info, class_map)
     observer.phase("measuring the labels' distance to the annotator's")
-    recorded = recorded_annotators(info, resources.compiled)
+    recorded = recorded_annotators(store, info, settings.models, resources.compiled)
     loaded = engine.everywhere(load_annotators, recorded, resources.device)
     measured = DistanceSpec(recorded, resources.device, info, sample, resources.threads)
     info = replace(info, distance=engine.call(measure_distance, measured))
@@ -177,11 +176,11 @@ def _warn_if_flat(probe: Probe, observer: Observer) -> None:
         )
 
 
-def _job(info: StoreInfo, store: str, resources: Resources) -> JobSpec:
+def _job(annotators: EnsembleSpec, store: str, resources: Resources) -> JobSpec:
     return JobSpec(
         run=uuid.uuid4().hex,
         store=store,
-        annotators=recorded_annotators(info, resources.compiled),
+        annotators=annotators,
         batch_size=resources.batch_size,
         device=resources.device,
         threads=resources.threads,

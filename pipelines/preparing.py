@@ -13,6 +13,7 @@ from labelstore.pipelines.links import require_no_links
 from labelstore.pipelines.matching import ExistingStore, existing_store
 from labelstore.pipelines.metadata import settle_metadata
 from labelstore.pipelines.observer import Observer
+from labelstore.pipelines.records import recorded_annotators
 from labelstore.pipelines.restoring import restore_index
 from labelstore.pipelines.settings import Settings
 from labelstore.pipelines.sources import Listing
@@ -38,6 +39,7 @@ def find_store(location: str, settings: Settings, listing: Listing, intent: Inte
     found = existing_store(location, settings, listing, intent.extend)
     if found is not None and (intent.extend or intent.retry_failed or found.pending):
         _require_annotated(location, found.info)
+        recorded_annotators(location, found.info, settings.models)  # refused before anything is changed
     if found is None or not intent.locked:
         return found
     if intent.extend and len(found.match.new):

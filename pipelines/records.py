@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
-from labelstore.pipelines.annotators.spec import PROGRAM_SUFFIXES, AnnotatorSpec, EnsembleInfo, EnsembleSpec
+from labelstore.errors import AnnotatorError
+from labelstore.pipelines.annotators.spec import (
+    PROGRAM_SUFFIXES,
+    AnnotatorInfo,
+    AnnotatorSpec,
+    EnsembleInfo,
+    EnsembleSpec,
+)
+from labelstore.pipelines.annotators.trust import runs_code
 from labelstore.records import AnnotatorRecord, MemberRecord
 from labelstore.schema import StoreInfo
 
@@ -23,16 +33,35 @@ def annotator_record(requested: tuple[str, ...], spec: EnsembleSpec, found: Ense
         requested=requested[0],
         weights=spec.members[0].weights,
         others=tuple(
-            MemberRecord(info.name, info.preprocessing.input_size, member.weights, asked) for member, info, asked in others
+            MemberRecord(info.name, info.preprocessing.input_size, member.weights, asked, file_sha256(info))
+            for member, info, asked in others
         ),
         flip=spec.flip,
         precision=found.precision,
+        file_sha256=file_sha256(first),
     )
 
 
-def recorded_annotators(info: StoreInfo, compiled: bool = False) -> EnsembleSpec:
-    """Return the annotators that a store was begun with."""
+def file_sha256(info: AnnotatorInfo) -> str | None:
+    """Return the digest of an annotator's file; None where it is no program in a file."""
+    return info.weights_sha256 if Path(info.name).suffix in PROGRAM_SUFFIXES else None
+
+
+def recorded_annotators(location: str, info: StoreInfo, named: Sequence[str], compiled: bool = False) -> EnsembleSpec:
+    """Return the annotators that a store was begun with, for loading.
+
+    Parameters
+    ----------
+    named
+        Models that the user has named: of those that run code, no others are returned.
+
+    Raises
+    ------
+    AnnotatorError
+        The store alone names one that runs code.
+    """
     record = info.annotator
+    _require_named(location, record, named)
     first = AnnotatorSpec(
         record.name,
         record.input_size,
@@ -40,9 +69,30 @@ def recorded_annotators(info: StoreInfo, compiled: bool = False) -> EnsembleSpec
         mean=_triple(record.mean),
         std=_triple(record.std),
         interpolation=record.interpolation,
+        sha256=_recorded_sha256(record),
     )
-    others = (AnnotatorSpec(other.name, other.input_size, weights=other.weights) for other in record.others)
+    others = (
+        AnnotatorSpec(other.name, other.input_size, weights=other.weights, sha256=other.file_sha256) for other in record.others
+    )
     return EnsembleSpec((first, *others), record.flip, record.precision, compiled)
+
+
+def _require_named(location: str, record: AnnotatorRecord, named: Sequence[str]) -> None:
+    """Refuse to load what runs code because a store, which may be a stranger's, names it."""
+    known = set(map(from_the_root, named))
+    unnamed = [has.name for has in _models(record) if runs_code(has.name) and has.name not in known]
+    if unnamed:
+        models = " ".join(f"--model {shlex.quote(has.name)}" for has in _models(record))
+        raise AnnotatorError(
+            f"{location}: its annotator {', '.join(unnamed)} runs code when it is loaded, and only the store names it; nothing "
+            f"was loaded. If you trust it, name it yourself: {models}"
+        )
+
+
+def _recorded_sha256(record: AnnotatorRecord) -> str | None:
+    """The digest that the first model's file must have."""
+    alone = not record.others and Path(record.name).suffix in PROGRAM_SUFFIXES  # older stores: one digest for all
+    return record.file_sha256 or (record.weights_sha256 if alone else None)
 
 
 def asked_and_recorded(models: tuple[str, ...] | None, record: AnnotatorRecord) -> tuple[str | None, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,13 +41,17 @@ class Sample:
     problems: tuple[tuple[str, str], ...]
 
 
-def sample_again(location: str, images: ImagesSpec | None, count: int, resources: Resources) -> Sample:
+def sample_again(
+    location: str, images: ImagesSpec | None, count: int, resources: Resources, models: Sequence[str] = ()
+) -> Sample:
     """Annotate some rows again that are done, chosen at random, in this process.
 
     Parameters
     ----------
     images
         Where the images are; None: where they were when the store was made, if that is on this machine.
+    models
+        The annotators that the user names: those that run code when they are loaded must be among them.
 
     Raises
     ------
@@ -56,9 +60,14 @@ def sample_again(location: str, images: ImagesSpec | None, count: int, resources
     """
     reader = LabelMapReader(location, compiled=False)
     info = reader.info
+    if info.imported is not None:
+        raise StoreMismatchError(
+            f"{location}: its maps were not annotated but imported ({info.imported.kind}): nothing to compare"
+        )
+    annotating = recorded_annotators(location, info, models, resources.compiled)
     require_decoder(info.decoder, resources.device)
     rows, places = _choose(reader, images, count, np.random.default_rng())
-    annotators = cached_ensemble(recorded_annotators(info, resources.compiled), resources.device)
+    annotators = cached_ensemble(annotating, resources.device)
     require_same_annotator(annotators, info, location)
     mapper = Mapper(annotators, info, Stopwatch())
     sizes = [min(resources.batch_size, len(rows) - start) for start in range(0, len(rows), resources.batch_size)]

@@ -18,6 +18,7 @@ from labelstore.pipelines.annotators.spec import EnsembleSpec
 from labelstore.pipelines.loading import LoadSpec, load_batches
 from labelstore.pipelines.maps import MapBatch, Mapper, Stopwatch
 from labelstore.pipelines.plan import JobSpec, ShardReport, ShardSpec, TaskSpec, TrialSpec
+from labelstore.pipelines.records import file_sha256
 from labelstore.pipelines.shard_rows import ShardRows
 from labelstore.pipelines.sources.places import Place
 from labelstore.pipelines.writer import LabelMapWriter
@@ -133,7 +134,7 @@ def load_annotators(spec: EnsembleSpec, device: str) -> None:
 def as_recorded(spec: EnsembleSpec, found: Ensemble) -> EnsembleSpec:
     """Return the spec by which a store's record of annotators asks for them again."""
     members = [
-        replace(member, model=info.name, image_size=info.preprocessing.input_size)
+        replace(member, model=info.name, image_size=info.preprocessing.input_size, sha256=file_sha256(info))
         for member, info in zip(spec.members, found.info.members, strict=True)
     ]
     how = found.info.members[0].preprocessing

@@ -17,6 +17,7 @@ import torch
 
 from labelstore.errors import AnnotatorError
 from labelstore.pipelines.annotators.network import in_short
+from labelstore.pipelines.annotators.unpickling import tensors_only
 
 CONNECT_TIMEOUT = 5.0  # seconds
 NETWORK_LIBRARIES = {"huggingface_hub", "httpx", "httpx2", "requests", "urllib3", "http"}
@@ -39,7 +40,8 @@ def hub_weights(name: str) -> Iterator[None]:
     unreachable = "HF_HUB_OFFLINE is set" if before else why_unreachable(constants.ENDPOINT)
     constants.HF_HUB_OFFLINE = unreachable is not None
     try:
-        yield
+        with tensors_only():
+            yield
     except Exception as error:
         if not _is_network_error(error):
             raise
@@ -61,7 +63,8 @@ def url_weights(name: str, url: str) -> Iterator[None]:
     if unreachable is not None:
         raise download_failed(name, url, unreachable, "TORCH_HOME")
     try:
-        yield
+        with tensors_only():
+            yield
     except Exception as error:
         if not _is_network_error(error):
             raise

@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from labelstore.errors import AnnotatorError
 from labelstore.pipelines.annotators.custom import IMAGENET
 from labelstore.pipelines.annotators.network import Network, in_short
 from labelstore.pipelines.annotators.spec import PROGRAM_SUFFIXES, AnnotatorSpec, Preprocessing
+from labelstore.pipelines.annotators.unpickling import tensors_only
 
 EXTRA_FILE = "labelstore.json"
 """A file inside the program's, as both formats allow: preprocessing and class names."""
@@ -49,11 +49,12 @@ def build(spec: AnnotatorSpec) -> Network:
     Raises
     ------
     AnnotatorError
-        The file cannot be loaded, or holds more than a program and tensors.
+        The file is not the one of ``spec.sha256``, cannot be loaded, or holds more than a program and tensors.
     """
     if spec.weights is not None:
         raise AnnotatorError(f"--weights {spec.weights}: {spec.model} has its weights inside; leave --weights out")
     path = os.path.realpath(spec.model)
+    sha256 = _checked_sha256(path, spec)  # loading may run code
     extra: dict[str, Any] = {EXTRA_FILE: ""}
     load = _load_exported if path.endswith(".pt2") else _load_scripted
     try:
@@ -74,9 +75,19 @@ def build(spec: AnnotatorSpec) -> Network:
         names, ids = (tuple(map(str, said[key])) if key in said else None for key in ("class_names", "class_ids"))
     except (TypeError, ValueError) as error:
         raise AnnotatorError(f"{spec.model}: {EXTRA_FILE}: {in_short(error)}") from error
-    with Path(path).open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()  # a program may hold its weights as constants of its code
     return Network(spec.model, module, how, names, ids, fixed=True, sha256=sha256)
+
+
+def _checked_sha256(path: str, spec: AnnotatorSpec) -> str:
+    """The digest of the whole file: a program may hold its weights as constants of its code."""
+    with Path(path).open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if spec.sha256 not in (None, found):
+        raise AnnotatorError(
+            f"{spec.model}: expected the program that the store was begun with (sha256 {spec.sha256}), found another (sha256 "
+            f"{found}); it was not loaded"
+        )
+    return found
 
 
 def _triple(values: Any) -> tuple[float, float, float]:
@@ -105,9 +116,9 @@ def _load_scripted(path: str, extra: dict[str, Any]) -> tuple[nn.Module, int | N
 
 def _load_exported(path: str, extra: dict[str, Any]) -> tuple[nn.Module, int | None]:
     _refuse_code(path)
-    # The loader falls back to unpickling anything; this makes it fail instead.
+    # The loader falls back to unpickling anything; `tensors_only` makes it fail instead.
     logging.getLogger("torch.export").setLevel(logging.CRITICAL)  # it logs tracebacks of what it raises as well
-    with mock.patch.dict(os.environ, {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}):
+    with tensors_only():
         program = torch.export.load(path, extra_files=extra)
     signature = program.graph_signature
     training = next((node.target for node in program.graph.nodes if _trains(node)), None)

@@ -36,6 +36,8 @@ class AnnotatorSpec:
         A file of weights instead of the pretrained ones.
     mean, std, interpolation
         Instead of the annotator's own.
+    sha256
+        What a program's file must have; it is not loaded otherwise.
     """
 
     model: str
@@ -45,6 +47,7 @@ class AnnotatorSpec:
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     interpolation: str | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,18 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.storage import FsspecStore, LocalStore, StorePath
 
 from labelstore.errors import MapsError
 from labelstore.npz import Column, open_npz
+from labelstore.pipelines.exchange.zarr_metadata import require_plain
+from labelstore.pipelines.sources.bytesio import read_all
+from labelstore.pipelines.sources.spec import is_url
 from labelstore.schema import ATTRIBUTE
 
+COLUMNS = ("logits", "classes", "scores", "ids", "targets", "image_crc32")
+"""Arrays that an import uses, if they are there."""
+_MOST_METADATA = 2**26
 Opened = tuple[Mapping[str, Column], Mapping[str, Any]]
 """Arrays by name, and what the file says of them as a store's attributes would (or nothing)."""
 
@@ -48,9 +55,34 @@ def _open_npz(path: str) -> Opened:
 
 
 def _open_zarr(path: str) -> Opened:
-    group = zarr.open_group(path, mode="r")
-    said: Any = group.attrs.asdict().get(ATTRIBUTE, {})
-    return {name: _ZarrColumn(array) for name, array in group.arrays()}, said
+    """Open the arrays that an import uses, and no others, by the metadata that were looked at: they are not read again."""
+    store = FsspecStore.from_url(path, read_only=True) if is_url(path) else LocalStore(path, read_only=True)
+    root = path.rstrip("/")
+    group = _metadata(f"{root}/zarr.json")
+    said = group.get("attributes") if group is not None else _metadata(f"{root}/.zattrs")
+    if group is None and _metadata(f"{root}/.zgroup") is None:
+        raise ValueError("neither zarr.json nor .zgroup is there")
+    columns = {}
+    for name in COLUMNS:
+        file = f"{root}/{name}/{'.zarray' if group is None else 'zarr.json'}"
+        meta = _metadata(file)
+        if meta is not None:
+            plain = require_plain(meta, file)
+            columns[name] = _ZarrColumn(zarr.Array.from_dict(StorePath(store, name), dict(plain)))
+    return columns, said.get(ATTRIBUTE, {}) if isinstance(said, Mapping) else {}
+
+
+def _metadata(file: str) -> dict[str, Any] | None:
+    """Return what a file of metadata says; None if it is not there."""
+    try:
+        found = json.loads(read_all(file, _MOST_METADATA))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: expected JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise TypeError(f"{file}: expected an object, got {type(found).__name__}")
+    return found
 
 
 class _ZarrColumn:

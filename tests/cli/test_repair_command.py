@@ -45,7 +45,7 @@ def test_the_whole_way_of_a_user(store, pictures):
         f"Next:  labelstore annotate IMAGES --store {store}",
     ]
     assert shown.err.splitlines()[0] == f"Warning: 5 problems in {store}:"
-    assert run_here("annotate", pictures, "--store", store, "--workers", 0).code == 0
+    assert run_here("annotate", pictures, "--store", store, "--workers", 0, "--model", "toy_annotators:colours").code == 0
     assert contents(store) == original
     assert run_here("verify", store).code == 0
 

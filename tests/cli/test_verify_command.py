@@ -15,6 +15,8 @@ import pytest
 from commands import environment, run_here, run_installed
 from damage import rewrite
 
+COLOURS = ("--model", "toy_annotators:colours")
+
 
 @pytest.fixture
 def store(picture_store, tmp_path) -> Path:
@@ -179,7 +181,7 @@ def test_help_has_examples_and_fits_80_columns():
 
 
 def test_a_sample_of_an_untouched_store(store):
-    shown = run_here("verify", store, "--sample", 5, "--device", "cpu")
+    shown = run_here("verify", store, "--sample", 5, "--device", "cpu", *COLOURS)
     assert (shown.code, shown.err) == (0, "")
     last = shown.out.splitlines()[-1]
     assert last.startswith("5 rows annotated again: all the same. L1 distance of their soft labels: 0.00")
@@ -194,14 +196,14 @@ def exchanged(store, pictures, tmp_path) -> Path:
 
 
 def test_a_sample_finds_an_exchanged_image(store, exchanged):
-    shown = run_here("verify", store, "--sample", 100, "--images", exchanged)
+    shown = run_here("verify", store, "--sample", 100, "--images", exchanged, *COLOURS)
     assert shown.code == 1
     assert shown.err == "  blue/5.png: the image is not the one that the map was made from\n"
     assert "21 rows annotated again: 1 not the same. L1 distance of their soft labels: 0.0000 on average" in shown.out
 
 
 def test_a_sample_as_json(store, exchanged):
-    shown = run_here("verify", store, "--sample", 100, "--images", exchanged, "--json")
+    shown = run_here("verify", store, "--sample", 100, "--images", exchanged, "--json", *COLOURS)
     said = json.loads(shown.out)
     assert (shown.code, shown.err, said["ok"], said["problems"]) == (1, "", False, [])
     assert said["sample"].keys() == {"rows", "mean_l1", "largest_l1", "problems"}
@@ -217,16 +219,16 @@ def test_a_damaged_store_is_not_sampled(store):
 
 
 def test_images_that_are_not_there(store, tmp_path):
-    shown = run_here("verify", store, "--sample", 5, "--images", tmp_path / "nowhere")
+    shown = run_here("verify", store, "--sample", 5, "--images", tmp_path / "nowhere", *COLOURS)
     assert (shown.code, shown.out) == (1, "")
     assert "nowhere" in shown.message
 
 
-@pytest.mark.parametrize("more", [["--images", "x"], ["--device", "cpu"]])
+@pytest.mark.parametrize("more", [["--images", "x"], ["--device", "cpu"], ["--model", "resnet18"]])
 def test_what_is_for_a_sample_is_refused_without_one(store, more):
     shown = run_here("verify", store, *more)
     assert shown.code == 2
-    assert "--images and --device are for --sample" in shown.message
+    assert "--images, --model and --device are for --sample" in shown.message
 
 
 # As a process

@@ -190,7 +190,7 @@ def test_settings_that_are_left_out_are_those_of_the_store(pictures, tmp_path):
     annotate(pictures, store, chosen, SERIAL, Observer())
     before = contents(Path(store))
     (Path(store) / "commits" / "c.1.0.0").unlink()
-    summary = annotate(pictures, store, Settings(), SERIAL, Observer())
+    summary = annotate(pictures, store, Settings("toy_annotators:colours"), SERIAL, Observer())
     assert summary.new_rows == 8
     assert (summary.info.top_k, summary.info.baseline, summary.info.exif) == (2, "zero", "apply")
     assert summary.info.annotator.input_size == 24
@@ -238,7 +238,7 @@ def test_what_a_worker_leaves_that_dies_during_a_run_is_gone_after_it(pictures, 
         def rows(self, done, failed):
             (store / "classes" / f"c.3.0.0.0.{HALF}").write_bytes(b"half of it")
 
-    annotate(pictures, str(store), Settings(), SERIAL, Death())
+    annotate(pictures, str(store), Settings("toy_annotators:colours"), SERIAL, Death())
     assert contents(store) == contents(picture_store)
 
 

@@ -40,7 +40,7 @@ def repair(store: Path | str) -> Repair:
 
 
 def annotate_again(images: Path, store: Path | str, **how) -> Summary:
-    return annotate(images, str(store), Settings(), SERIAL, Observer(), **how)
+    return annotate(images, str(store), Settings("toy_annotators:colours"), SERIAL, Observer(), **how)
 
 
 def is_whole(store: Path) -> bool:

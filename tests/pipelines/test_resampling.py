@@ -20,6 +20,8 @@ from labelstore.pipelines.settings import Settings
 from labelstore.pipelines.sources import ImagesSpec
 from labelstore.pipelines.verifying import verify_store
 
+MODELS = ("toy_annotators:colours",)
+
 
 @pytest.fixture
 def images(pictures, tmp_path) -> Path:
@@ -27,7 +29,7 @@ def images(pictures, tmp_path) -> Path:
 
 
 def again(store: Path, count: int = 100, images: Path | None = None, resources: Resources = SERIAL) -> Sample:
-    return sample_again(str(store), ImagesSpec((str(images),)) if images else None, count, resources)
+    return sample_again(str(store), ImagesSpec((str(images),)) if images else None, count, resources, MODELS)
 
 
 def test_an_untouched_store_and_its_images_are_the_same(store):
@@ -115,7 +117,7 @@ def test_an_annotator_that_is_another_now(topk):
 def test_a_store_that_was_extended_has_its_images_in_two_places(topk, tmp_path):
     for number in range(5):
         paint(tmp_path / "more" / "cyan" / f"{number}.png", "cyan")
-    annotate(tmp_path / "more", str(topk), Settings(), SERIAL, Observer(), extend=True)
+    annotate(tmp_path / "more", str(topk), Settings("toy_annotators:colours"), SERIAL, Observer(), extend=True)
     found = again(topk)
     assert (found.rows, found.problems) == (26, ())
 

@@ -35,7 +35,7 @@ def images(pictures, tmp_path) -> Path:
 
 
 def run(images: Path, store: Path, observer: Observer | None = None, **how) -> Summary:
-    return annotate(images, str(store), Settings(), SERIAL, observer or Observer(), **how)
+    return annotate(images, str(store), Settings("toy_annotators:colours"), SERIAL, observer or Observer(), **how)
 
 
 def lose(store: Path, *patterns: str) -> None:

@@ -50,7 +50,8 @@ class Alone:
 def task_of(store: Path, images: Path, batch_size: int = 2) -> TaskSpec:
     """A task of all shards of a store."""
     reader = LabelMapReader(store)
-    job = JobSpec("run", str(store), recorded_annotators(reader.info), batch_size, "cpu", 1, 1)
+    annotators = recorded_annotators(str(store), reader.info, (reader.annotator.name,))
+    job = JobSpec("run", str(store), annotators, batch_size, "cpu", 1, 1)
     places = [FilePlace(f"{images}/{image_id}") for image_id in reader.ids]
     rows = map(reader.info.shard_rows, range(reader.info.num_shards))
     return TaskSpec(job, tuple(ShardSpec(shard, tuple(places[row] for row in some)) for shard, some in enumerate(rows)))

@@ -71,7 +71,7 @@ def extend(store: Path, tmp_path: Path) -> Path:
     for number in range(5):
         paint(tmp_path / "more" / "cyan" / f"{number}.png", "cyan")
     paint(tmp_path / "more" / "green" / "a longer name.png", "green")
-    annotate(tmp_path / "more", str(store), Settings(), SERIAL, Observer(), extend=True)
+    annotate(tmp_path / "more", str(store), Settings("toy_annotators:colours"), SERIAL, Observer(), extend=True)
     return store
 
 

@@ -154,7 +154,8 @@ def test_a_merged_store_is_annotated_further(make_store, pictures, tmp_path):
     from labelstore.pipelines.annotate import annotate
     from labelstore.pipelines.settings import Settings
 
-    assert annotate(blue, str(tmp_path / "s.zarr"), Settings(), SERIAL, Observer(), extend=True).new_rows == 7
+    settings = Settings("toy_annotators:colours")
+    assert annotate(blue, str(tmp_path / "s.zarr"), settings, SERIAL, Observer(), extend=True).new_rows == 7
     assert verify_store(str(tmp_path / "s.zarr"), 1, Observer()).whole
 
 
