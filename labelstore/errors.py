@@ -1,16 +1,19 @@
 """What can go wrong: one base class; every error is also the builtin that a caller would expect.
 
-Messages say what was expected, what was found and where. All of them can be pickled (they cross process borders).
+Messages say what was expected, what was found and where, without credentials of URLs. All of them can be pickled (they cross
+process borders).
 """
 
 from __future__ import annotations
+
+from labelstore.credentials import without_credentials
 
 
 class LabelStoreError(Exception):
     """Base of everything that labelstore raises on purpose."""
 
     def __str__(self) -> str:  # KeyError would show its message quoted, OSError as a tuple
-        return str(self.args[0]) if self.args else ""
+        return without_credentials(str(self.args[0])) if self.args else ""
 
 
 class StoreNotFoundError(LabelStoreError, FileNotFoundError):

@@ -5,8 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from labelstore.attributes import Attributes
+from labelstore.credentials import without_credentials
 
 MAX_CLASSES = 65535
+
+
+def strip_fields(record: object, *names: str) -> None:
+    """Take credentials out of a record's fields as it is made: they are neither written nor shown."""
+    for name in names:
+        value = getattr(record, name)
+        if value is not None and "://" in value:
+            object.__setattr__(record, name, without_credentials(value))
+
+
 AXES = ("yx", "xy")
 _MAX_PATTERN_VALUES = 1 << 20
 _MAX_EXTENTS = 1 << 16
@@ -21,6 +32,9 @@ class MemberRecord:
     weights: str | None = None
     requested: str | None = None
     file_sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        strip_fields(self, "name", "weights", "requested")
 
 
 @dataclass(frozen=True)
@@ -46,6 +60,9 @@ class AnnotatorRecord:
     flip: bool = False
     precision: str = "float32"
     file_sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        strip_fields(self, "name", "weights", "requested")
 
     @property
     def full_name(self) -> str:
@@ -79,6 +96,9 @@ class ImportRecord:
     location: str
     axes: str = "yx"
     distance: LabelDistance | None = None
+
+    def __post_init__(self) -> None:
+        strip_fields(self, "location")
 
 
 @dataclass(frozen=True)
@@ -116,6 +136,9 @@ class Extent:
     start: int
     stop: int
     images_root: str | None = None
+
+    def __post_init__(self) -> None:
+        strip_fields(self, "images_root")
 
 
 def parse_extents(take: Attributes) -> tuple[Extent, ...]:

@@ -26,6 +26,7 @@ from labelstore.records import (
     parse_extents,
     parse_imported,
     parse_spectral,
+    strip_fields,
 )
 
 FORMAT_VERSION = 1
@@ -134,6 +135,9 @@ class StoreInfo:
     extents: tuple[Extent, ...] = ()
     ids_array: str = "ids"
     imported: ImportRecord | None = None
+
+    def __post_init__(self) -> None:
+        strip_fields(self, "images_root")
 
     @property
     def num_shards(self) -> int:

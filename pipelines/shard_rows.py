@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from labelstore.credentials import without_credentials
 from labelstore.errors import MapsError
 from labelstore.pipelines.encoders import encode, is_usable
 from labelstore.pipelines.encoders.listed import encode_listed, find_problems
@@ -177,5 +178,5 @@ class ShardRows:
 
 
 def cut_text(text: str) -> bytes:
-    """Return a text as at most 160 bytes of UTF-8, cut between characters."""
-    return text.encode(errors="replace")[:ERROR_BYTES].decode(errors="ignore").encode()
+    """Return a text without credentials as at most 160 bytes of UTF-8, cut between characters."""
+    return without_credentials(text).encode(errors="replace")[:ERROR_BYTES].decode(errors="ignore").encode()

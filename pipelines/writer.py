@@ -11,6 +11,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from labelstore.credentials import safe_id
 from labelstore.errors import ImagesError
 from labelstore.fetch import RowFetcher
 from labelstore.ids import pack_ids
@@ -217,7 +218,7 @@ def check_index(ids: Sequence[str], targets: ArrayLike | None) -> NDArray[np.int
     ImagesError
         Ids that cannot be kept, or twice the same; targets that do not fit.
     """
-    problems = (f"image id {image_id!r}: {problem}" for image_id in ids if (problem := id_problem(image_id)))
+    problems = (f"image id {safe_id(image_id)!r}: {problem}" for image_id in ids if (problem := id_problem(image_id)))
     for problem in problems:
         raise ImagesError(problem)
     if len(set(ids)) != len(ids):

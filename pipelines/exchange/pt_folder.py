@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from labelstore.credentials import safe_id
 from labelstore.errors import ImagesError, MapsError
 from labelstore.pipelines.exchange.listed import Found, put_found
 from labelstore.pipelines.exchange.pt_file import PtReader
@@ -124,7 +125,7 @@ def by_extension(root: str, extension: str) -> PtImages:
         image_id = file[: -len(SUFFIX)] + extension
         problem = id_problem(image_id)
         if problem:
-            raise ImagesError(f"{root}: image id {image_id!r}: {problem}")
+            raise ImagesError(f"{root}: image id {safe_id(image_id)!r}: {problem}")
         ids.append(image_id)
     ids.sort(key=str.encode)
     return PtImages(ids, FilesById(ids, extension))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any, BinaryIO, TypeVar
 
+from labelstore.credentials import without_credentials
 from labelstore.errors import ImagesError, MissingExtraError
 from labelstore.pipelines.sources.spec import is_url
 from labelstore.pipelines.sources.webget import RefusedError, get, is_web
@@ -50,7 +51,7 @@ def read_part(location: str, start: int, length: int) -> bytes:
         with _open_here(location) as file:
             data = os.pread(file.fileno(), length, start)
     if len(data) != length:
-        raise OSError(0, f"{location} is cut short: expected {length} bytes at {start}, got {len(data)}")
+        raise OSError(0, f"{without_credentials(location)} is cut short: expected {length} bytes at {start}, got {len(data)}")
     return data
 
 
@@ -203,5 +204,5 @@ def _words(error: Exception) -> str:
     status, text = getattr(error, "status", None), getattr(error, "message", None)
     if status:
         return f"the server answers {status} {text or ''}".strip()
-    lines = (getattr(error, "strerror", None) or str(error)).strip().splitlines()
+    lines = without_credentials(getattr(error, "strerror", None) or str(error)).strip().splitlines()
     return lines[0][:120] if lines else type(error).__name__

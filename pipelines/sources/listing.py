@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from labelstore.credentials import credentials_in_id, safe_id
 from labelstore.errors import ImagesError
 from labelstore.pipelines.sources.places import Place
 
@@ -72,7 +73,7 @@ def check_ids(ids: Sequence[str], places: Places, where: str) -> None:
     for row, image_id in enumerate(ids):
         problem = id_problem(image_id)
         if problem:
-            raise ImagesError(f"{_shown(where)}: image id {image_id!r}: {problem}")
+            raise ImagesError(f"{_shown(where)}: image id {safe_id(image_id)!r}: {problem}")
         first = seen.setdefault(image_id, row)
         if first != row:
             both = f"{places[first]} and {places[row]}"
@@ -92,6 +93,8 @@ def id_problem(image_id: str) -> str:
         return f"expected UTF-8, got {os.fsencode(image_id)!r}"
     if not image_id or "\0" in image_id:
         return "expected a text without NUL" if image_id else "expected a text, got an empty one"
+    if credentials_in_id(image_id):
+        return "expected no credentials in it (a signed query, a token, user:password@): give ids of their own (--id-column)"
     return "expected no '..' in it" if ".." in image_id.split("/") else ""
 
 

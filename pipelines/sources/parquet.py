@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from labelstore.credentials import without_credentials
 from labelstore.errors import ImagesError
 from labelstore.pipelines.sources.listing import Listing, check_ids
 from labelstore.pipelines.sources.parquet_labels import FileLabels, column_values, own_targets, read_labels
@@ -38,7 +39,7 @@ class ParquetPlace:
         return data
 
     def __str__(self) -> str:
-        return f"{self.location}: row {self.row} of row group {self.group}"
+        return without_credentials(f"{self.location}: row {self.row} of row group {self.group}")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from labelstore.credentials import without_credentials
 from labelstore.errors import ImagesError
 from labelstore.pipelines.sources.bytesio import filesystem, read_all
 from labelstore.pipelines.sources.listing import Listing, Reordered, check_ids, sorted_by_id, stated_targets
@@ -38,8 +39,8 @@ class _Files:
 def list_paths(spec: ImagesSpec) -> Listing:
     """List the images that a text file or table names, in byte order of their ids.
 
-    An id is the path as it stands in the list: below the root where it is absolute, without ``https://`` and the like. A file
-    that is missing is listed; its row fails and says so.
+    An id is the path as it stands in the list: below the root where it is absolute, without ``https://`` and the like, and
+    without credentials (`labelstore.credentials`). A file that is missing is listed; its row fails and says so.
 
     Raises
     ------
@@ -54,7 +55,8 @@ def list_paths(spec: ImagesSpec) -> Listing:
         raise ImagesError(f"{location}: an empty list; expected a path or URL a line")
     root = spec.root or location.rpartition("/")[0] or "."
     root = root if is_url(root) else str(Path(root).absolute())
-    ids = [entry.image_id or _id_of(entry.path, root) for entry in entries]
+    shown = without_credentials(root)
+    ids = [entry.image_id or _id_of(without_credentials(entry.path), shown) for entry in entries]
     files = _Files([_location(entry.path, root) for entry in entries])
     _check_paths(ids, files, location)
     order = sorted_by_id(ids)

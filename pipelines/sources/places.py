@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from labelstore.credentials import without_credentials
 from labelstore.errors import ImageDecodeError
 from labelstore.pipelines.sources.bytesio import read_all, read_part
 
@@ -36,7 +37,7 @@ class FilePlace:
         return read_all(self.location)
 
     def __str__(self) -> str:
-        return self.location
+        return without_credentials(self.location)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class PartPlace:
         return read_part(self.location, self.start, self.length)
 
     def __str__(self) -> str:
-        return f"{self.location}: {self.member} (at byte {self.start})"
+        return without_credentials(f"{self.location}: {self.member} (at byte {self.start})")
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ class _Handler(BaseHTTPRequestHandler):
         if "hang" in self.path:
             self.server.ended.wait(60)
             return
-        file = self.server.root / unquote(self.path.lstrip("/"))
+        file = self.server.root / unquote(self.path.partition("?")[0].lstrip("/"))
         if "flaky" in self.path and self.server.asked[self.path] == 1:
             self._send(503, b"", with_body)
         elif "secret" in self.path:
