@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from rich.table import Table
 
 from labelstore.cli.class_map_option import class_map_option
 from labelstore.cli.output import human_count
-from labelstore.cli.telling import tell
+from labelstore.cli.telling import people, say_json, tell
+from labelstore.credentials import without_credentials
 from labelstore.evaluation import (
     Evaluation,
     MultiLabels,
@@ -105,9 +105,9 @@ def command(
         found["predictions"] = evaluate_predictions(reader, given, truth, levels, class_map)
         unknown = given.unknown
     if as_json:
-        click.echo(json.dumps(_as_json(store, truth, found, unknown), indent=2))
+        say_json(_as_json(without_credentials(store), truth, found, unknown))
         return
-    console = Console()
+    console = people()
     for name, evaluation in found.items():
         _show(console, f"{name}, against {labels or f'the classes that {store} shows'}", evaluation)
     _show_unused(truth, unknown)

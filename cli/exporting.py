@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 
 from labelstore.cli.output import human_bytes, human_count
 from labelstore.cli.progress import ProgressBar
 from labelstore.cli.selecting import selection_options
+from labelstore.cli.telling import people, say_json
 from labelstore.pipelines.exchange.selection import Selection
 from labelstore.pipelines.observer import Observer
 from labelstore.records import AXES
@@ -100,10 +99,10 @@ def webdataset(store: str, dest: str, maps_a_tar: int, selection: Selection, as_
 
 
 def _export(export: Callable[[Observer], Exported], as_json: bool) -> None:
-    with ProgressBar(Console(stderr=True), "exporting") as bar:
+    with ProgressBar(people(stderr=True), "exporting") as bar:
         done = export(bar)
     if as_json:
-        click.echo(json.dumps(asdict(done), indent=2))
+        say_json(asdict(done))
         return
     left = f", {done.left_out} left out" if done.left_out else ""
     click.echo(f"{human_count(done.images, 'image')} exported{left}: {done.dest} ({human_bytes(done.num_bytes)})")

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from dataclasses import asdict
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from labelstore.agreement import Agreement, label_agreement
 from labelstore.cli.class_map_option import class_map_option
 from labelstore.cli.output import human_bytes, human_count, human_seconds
-from labelstore.cli.telling import tell
+from labelstore.cli.telling import people, say_json, tell
+from labelstore.credentials import without_credentials
 from labelstore.errors import DamagedError
 from labelstore.reader import LabelMapReader
 from labelstore.records import AnnotatorRecord, ImportRecord, LabelDistance
@@ -47,14 +46,14 @@ def command(store: str, class_map: str | None, as_json: bool, watch: bool, every
         _watch(reader, store, every)
     counts = count_rows(reader, store)
     if as_json:
-        click.echo(json.dumps(_as_json(reader, store, counts, _agreement(reader, class_map)), indent=2))
+        say_json(_as_json(reader, store, counts, _agreement(reader, class_map)))
     else:
         _show(reader, store, counts, _agreement(reader, class_map))
 
 
 def _watch(reader: LabelMapReader, store: str, every: float) -> None:
     """Print a line of counts now and then, as long as rows are pending."""
-    console, before = Console(stderr=True), None
+    console, before = people(stderr=True), None
     start = time.monotonic()
     while (counts := count_rows(reader, store)).pending:
         now = time.monotonic()
@@ -71,7 +70,7 @@ def _watch(reader: LabelMapReader, store: str, every: float) -> None:
 
 
 def _show(reader: LabelMapReader, store: str, counts: StoreCounts, agreement: Agreement | str | None) -> None:
-    console = Console()
+    console = people()
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")  # a path is shown whole
@@ -93,7 +92,7 @@ def facts_of(info: StoreInfo, store: str, counts: StoreCounts) -> list[tuple[str
     annotator, (height, width) = info.annotator, info.map_size
     a_map = f", {counts.bytes_a_map:,.0f} bytes a map" if counts.bytes_a_map else ""
     return [
-        ("store", store),
+        ("store", without_credentials(store)),
         ("images", f"{counts.rows:,}: {counts.done:,} done, {counts.failed:,} failed, {counts.pending:,} pending"),
         ("size", human_bytes(counts.size_bytes) + a_map),
         ("maps", f"{height}x{width} locations, {_encoding(info)} of {info.num_classes:,}"),
@@ -181,7 +180,7 @@ def _as_json(reader: LabelMapReader, store: str, counts: StoreCounts, agreement:
     info = asdict(reader.info)
     failures = failures_of(reader, counts.rows)
     return {
-        "store": store,
+        "store": without_credentials(store),
         "rows": {"all": counts.rows, "done": counts.done, "failed": counts.failed, "pending": counts.pending},
         "bytes": counts.size_bytes,
         "bytes_a_map": counts.bytes_a_map,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 import click
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
 from labelstore.boxes import WHOLE_IMAGE, check_boxes
 from labelstore.cli.mapview import Box, MapView, label_as_json
+from labelstore.cli.telling import people, say_json
 from labelstore.cli.terminal import map_cells, side_by_side, soft_label_table
 from labelstore.errors import BoxError, ImageDecodeError, ImagesError
 from labelstore.labelmap import LabelMap
@@ -77,7 +76,7 @@ def command(image_id: str, store: str, box: Box | None, top: int, save: Path | N
     reader = LabelMapReader(store, compiled=False)
     found = inspect_image(reader, image_id, box)
     if as_json:
-        click.echo(json.dumps(_as_json(reader, found, top), indent=2, ensure_ascii=False))
+        say_json(_as_json(reader, found, top), ensure_ascii=False)
     else:
         _show(reader, found, top)
     if save is not None:
@@ -97,7 +96,7 @@ def _view(reader: LabelMapReader, found: Inspected) -> MapView:
 
 
 def _show(reader: LabelMapReader, found: Inspected, top: int) -> None:
-    console, names = Console(), reader.class_names
+    console, names = people(), reader.class_names
     height, width = reader.map_size
     click.echo(f"{found.image_id}: row {reader.ids.rows([found.image_id])[0]} of {len(reader)}, {height}x{width} locations")
     view = _view(reader, found)

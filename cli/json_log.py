@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import json
 import sys
 import time
 from typing import Any, TextIO
 
+from labelstore.cli.telling import json_text
+from labelstore.credentials import without_credentials
 from labelstore.pipelines.observer import Observer
 
 _SECONDS_BETWEEN_COUNTS = 5.0
@@ -27,7 +28,7 @@ class JsonLog(Observer):
 
     def phase(self, text: str) -> None:
         """See `Observer.phase`."""
-        self._write("phase", text=text)
+        self._write("phase", text=without_credentials(text))
 
     def dashboard(self, url: str) -> None:
         """See `Observer.dashboard`."""
@@ -35,11 +36,11 @@ class JsonLog(Observer):
 
     def note(self, text: str) -> None:
         """See `Observer.note`."""
-        self._write("note", text=text)
+        self._write("note", text=without_credentials(text))
 
     def warning(self, text: str) -> None:
         """See `Observer.warning`."""
-        self._write("warning", text=text)
+        self._write("warning", text=without_credentials(text))
 
     def plan(self, total: int, already: int) -> None:
         """See `Observer.plan`."""
@@ -62,9 +63,9 @@ class JsonLog(Observer):
 
     def failed(self, text: str) -> None:
         """The run ends with an error."""
-        self._write("error", text=text)
+        self._write("error", text=without_credentials(text))
 
     def _write(self, event: str, **more: Any) -> None:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        self._stream.write(json.dumps({"time": now, "event": event, **more}) + "\n")
+        self._stream.write(json_text({"time": now, "event": event, **more}) + "\n")
         self._stream.flush()

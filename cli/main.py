@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 import click
 
+from labelstore.cli.escaping import escape_streams
 from labelstore.cli.signals import Signals
 from labelstore.errors import LabelStoreError, OptionError, UnlockedStoreWarning
 from labelstore.version import __version__
@@ -98,6 +99,7 @@ def main() -> None:
         for stream in (sys.stdout, sys.stderr):  # names that a terminal's encoding lacks must not end the command
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")
+        escape_streams()
         with signals.heeded(), warnings.catch_warnings():
             warnings.showwarning = _show_warning
             code = cli.main(prog_name="labelstore", standalone_mode=False)

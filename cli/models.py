@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from labelstore.cli.output import human_count
-from labelstore.cli.telling import tell
+from labelstore.cli.telling import people, say_json, tell
 
 if TYPE_CHECKING:
     from labelstore.pipelines.annotators.catalogue import MapFound, MapSizes
@@ -44,7 +43,7 @@ def command(pattern: str | None, as_json: bool) -> None:
       labelstore models 'convnext*in1k'
       labelstore models 'torchvision:*' --json | jq -r '.[] | select(.map_size) | .name'
     """
-    console = Console(stderr=True)
+    console = people(stderr=True)
     with console.status("reading the lists of models"):
         from labelstore.pipelines.annotators.catalogue import MapSizes, list_annotators, matching  # torch takes seconds
 
@@ -55,7 +54,7 @@ def command(pattern: str | None, as_json: bool) -> None:
         _find_all(chosen, sizes, console)
     rows = [(model, sizes.known(model)) for model in chosen]
     if as_json:
-        click.echo(json.dumps([_as_json(model, found) for model, found in rows], indent=2))
+        say_json([_as_json(model, found) for model, found in rows])
     else:
         for line in _aligned([_HEADINGS, *(_cells(model, found) for model, found in rows)]):
             click.echo(line)

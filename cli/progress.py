@@ -14,6 +14,7 @@ from rich.progress import (
 )
 
 from labelstore.cli.telling import tell, warn
+from labelstore.credentials import without_credentials
 from labelstore.pipelines.observer import Observer
 
 
@@ -51,7 +52,7 @@ class ProgressBar(Observer):
 
     def phase(self, text: str) -> None:
         """Show what begins."""
-        self._progress.update(self._task, description=text)
+        self._progress.update(self._task, description=without_credentials(text))
 
     def dashboard(self, url: str) -> None:
         """Print the dashboard's address, to be clicked while the run goes on."""

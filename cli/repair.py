@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,9 @@ from rich.console import Console
 
 from labelstore.cli.output import human_count
 from labelstore.cli.progress import ProgressBar
-from labelstore.cli.telling import warn
+from labelstore.cli.telling import people, say_json, warn
 from labelstore.cli.verify import EXIT_UNREADABLE, as_dict, show_problems, unreadable_is_no_damage, workers_option
+from labelstore.credentials import without_credentials
 
 if TYPE_CHECKING:
     from labelstore.pipelines.repairing import Repair
@@ -39,15 +39,15 @@ def command(store: str, workers: int | None, yes: bool, as_json: bool) -> None:
     """
     from labelstore.pipelines.repairing import repair_store
 
-    console = Console(stderr=True)
+    console = people(stderr=True)
 
     def agree(most: str) -> bool:
         bar.close()
-        return yes or (sys.stdin.isatty() and click.confirm(f"{store}: {most}. Do so?", err=True))
+        return yes or (sys.stdin.isatty() and click.confirm(f"{without_credentials(store)}: {most}. Do so?", err=True))
 
     with ProgressBar(console, "checking", "rows") as bar, unreadable_is_no_damage():
         done = repair_store(store, workers, bar, agree)
-    click.echo(json.dumps(_as_dict(done), indent=2)) if as_json else _show(done, console)
+    say_json(_as_dict(done)) if as_json else _show(done, console)
     if done.found.unreadable:
         raise click.exceptions.Exit(EXIT_UNREADABLE)
     if done.kept:
@@ -88,4 +88,4 @@ def _show(done: Repair, console: Console) -> None:
     if done.kept:
         click.echo(f"{human_count(len(done.kept), 'file')} of somebody else: kept; to be removed by hand if nobody needs them")
     if done.shards or done.index_files or found.rows["pending"]:
-        click.echo(f"Next:  labelstore annotate IMAGES --store {shlex.quote(found.store)}")
+        click.echo(f"Next:  labelstore annotate IMAGES --store {shlex.quote(without_credentials(found.store))}")

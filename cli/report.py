@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from labelstore.cli.class_map_option import class_map_option
 from labelstore.cli.output import human_bytes
 from labelstore.cli.progress import ProgressBar
 from labelstore.cli.reporting.gather import gather
-from labelstore.cli.telling import tell
+from labelstore.cli.telling import people, tell
 from labelstore.errors import OptionError
 
 
@@ -48,7 +47,7 @@ def command(store: str, out: Path, images: str | None, class_map: str | None, ex
 
     if not out.parent.is_dir():
         raise OptionError(f"--out {out}: there is no folder {str(out.parent)!r}")
-    console = Console(stderr=True)
+    console = people(stderr=True)
     with ProgressBar(console, "looking at maps", "maps") as bar:
         findings = gather(store, bar, class_map)
     listed = out.with_suffix(".csv")

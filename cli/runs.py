@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -13,8 +12,9 @@ from rich.console import Console
 
 from labelstore.cli.cluster_options import Option, add_choice
 from labelstore.cli.output import human_bytes, human_count, human_seconds
-from labelstore.cli.telling import tell, warn
+from labelstore.cli.telling import people, say_json, tell, warn
 from labelstore.cli.watching import watched
+from labelstore.credentials import without_credentials
 from labelstore.pipelines.observer import Observer
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class RunChoice:
 
     def console(self) -> Console:
         """Return where people are told; nothing is, where a log of JSON is wanted."""
-        return Console(stderr=True, quiet=self.log_format == "json")
+        return people(stderr=True, quiet=self.log_format == "json")
 
     def show(self, run: Callable[[Observer], Summary], doing: str, done: str) -> None:
         """Run, and say what it came to: ``importing`` images that are then ``imported``.
@@ -66,7 +66,7 @@ class RunChoice:
             summary = run(observer)
             if log is not None:
                 log.finished(_as_dict(summary))
-        click.echo(json.dumps(_as_dict(summary), indent=2)) if self.as_json else _show(summary, console, done)
+        say_json(_as_dict(summary)) if self.as_json else _show(summary, console, done)
         if summary.counts.failed and (self.strict or not summary.counts.done):
             raise click.ClickException(f"{summary.counts.failed} of {summary.counts.rows} images failed")
 
@@ -88,9 +88,9 @@ def _show(summary: Summary, console: Console, done: str) -> None:
         click.echo(f"This run: {human_count(summary.new_rows, 'image')} in {human_seconds(summary.seconds)}{rate}")
     _show_distance(summary)
     _show_agreement(summary)
-    click.echo(f"Store: {summary.store} ({human_bytes(counts.size_bytes)}{size})")
+    click.echo(f"Store: {without_credentials(summary.store)} ({human_bytes(counts.size_bytes)}{size})")
     if summary.example_id is not None:
-        store = "" if summary.store == "labels.zarr" else f" --store {shlex.quote(summary.store)}"
+        store = "" if summary.store == "labels.zarr" else f" --store {shlex.quote(without_credentials(summary.store))}"
         click.echo(f"Next:  labelstore inspect {shlex.quote(summary.example_id)}{store}")
 
 
@@ -121,13 +121,13 @@ def _show_failures(summary: Summary, console: Console) -> None:
         tell(console, f"  {image_id}: {reason}")
     more = summary.counts.failed - _SHOWN_FAILURES
     if more > 0:
-        tell(console, f"  and {more} more: labelstore info {shlex.quote(summary.store)} --json")
+        tell(console, f"  and {more} more: labelstore info {shlex.quote(without_credentials(summary.store))} --json")
 
 
 def _as_dict(summary: Summary) -> dict[str, Any]:
     counts = summary.counts
     return {
-        "store": summary.store,
+        "store": without_credentials(summary.store),
         "images": counts.rows,
         "done": counts.done,
         "failed": counts.failed,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,8 @@ from rich.console import Console
 
 from labelstore.cli.output import human_count
 from labelstore.cli.progress import ProgressBar
-from labelstore.cli.telling import tell, warn
+from labelstore.cli.telling import people, say_json, tell, warn
+from labelstore.credentials import without_credentials
 
 if TYPE_CHECKING:
     from labelstore.pipelines.resampling import Sample
@@ -81,19 +81,17 @@ def command(
 
     if sample is None and (images or models or device):
         raise click.UsageError("--images, --model and --device are for --sample, which is not there")
-    console = Console(stderr=True)
+    console = people(stderr=True)
     with ProgressBar(console, "checking", "rows") as bar:
         with unreadable_is_no_damage():
             found = verify_store(store, workers, bar, links=links)
         again = (
-            _sample(store, sample, images, models, device, bar)
-            if sample and not (found.problems or found.unreadable)
-            else None
+            _sample(store, sample, images, models, device, bar) if sample and not (found.problems or found.unreadable) else None
         )
     wrong = bool(found.problems) or (found.rows["pending"] > 0 and not partial) or bool(again and again.problems)
     if as_json:
         said = None if again is None else {**asdict(again), "problems": [_pair_as_dict(*pair) for pair in again.problems]}
-        click.echo(json.dumps({**as_dict(found, wrong), "sample": said}, indent=2))
+        say_json({**as_dict(found, wrong), "sample": said})
     else:
         _show(found, console)
         if again is not None:
@@ -144,7 +142,7 @@ def as_dict(found: Verification, wrong: bool) -> dict[str, Any]:
     """What was found, for machines."""
     rows = {"all": found.info.num_images, **{name: found.rows[name] for name in _STATES}}
     return {
-        "store": found.store,
+        "store": without_credentials(found.store),
         "ok": not wrong,
         "rows": rows,
         "shards": {"all": found.info.num_shards, "committed": found.committed, "damaged": found.damaged},
@@ -159,7 +157,7 @@ def show_problems(found: Verification, console: Console) -> None:
         tell(console, f"  {_in_words(problem)}")
     more = len(found.problems) - SHOWN_PROBLEMS
     if more > 0:
-        tell(console, f"  and {more} more: labelstore verify {shlex.quote(found.store)} --json")
+        tell(console, f"  and {more} more: labelstore verify {shlex.quote(without_credentials(found.store))} --json")
     if found.unreadable:
         warn(console, f"{human_count(len(found.unreadable), 'file')} cannot be read now, of which nothing is known:")
     for problem in found.unreadable[:SHOWN_PROBLEMS]:
@@ -176,7 +174,8 @@ def _show(found: Verification, console: Console) -> None:
     click.echo(f"{found.committed:,} of {found.info.num_shards:,} shards are committed")
     if found.problems:
         mendable = len(found.problems) > len(found.strangers)
-        click.echo(f"Next:  labelstore repair {shlex.quote(found.store)}" if mendable else "Nothing that `repair` could mend.")
+        store = shlex.quote(without_credentials(found.store))
+        click.echo(f"Next:  labelstore repair {store}" if mendable else "Nothing that `repair` could mend.")
     elif found.unreadable:
         click.echo("Next:  see to the disk (`dmesg`), or mount it anew, and verify again.")
     elif rows["pending"]:

@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 
 from labelstore.cli.class_map_option import class_map_option
-from labelstore.cli.telling import tell, warn
+from labelstore.cli.telling import people, tell, warn
 from labelstore.errors import MissingExtraError
 
 
@@ -46,7 +46,7 @@ def command(store: str, images: str | None, class_map: str | None, port: int, ho
     from labelstore.cli.web.opening import open_browser, opening_page
     from labelstore.cli.web.site import Site
 
-    console = Console(stderr=True)
+    console = people(stderr=True)
     site = Site(store, images, class_map)
     rules = rules_for(host, token=not no_token)
     sock = bind(host, port)
