@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from labelstore.errors import ImagesError
 from labelstore.labelmap import LabelMap
 from labelstore.pipelines.exchange.exporting import ChosenMaps, Exported, new_folder, require_distinct
 from labelstore.pipelines.exchange.pt_folder import reference_name
@@ -39,19 +40,28 @@ def export_pt(store: str, dest: str, axes: str, selection: Selection, observer: 
         As `ChosenMaps` and `new_folder`.
     """
     maps = ChosenMaps(store, selection, observer)
-    require_distinct(maps.ids(), reference_name, _WHY)
+    require_distinct(maps.ids(), _file_name, _WHY)
     root, folders, size = new_folder(dest), set[Path](), 0
     with writing(dest):
         for part in maps.parts():
             tensors = torch.from_numpy(_tensors(part.maps, axes))
             for image_id, tensor in zip(part.ids, tensors, strict=True):
-                file = root / reference_name(image_id)
+                file = root / _file_name(image_id)
                 if file.parent not in folders:
                     file.parent.mkdir(parents=True, exist_ok=True)
                     folders.add(file.parent)
-                torch.save(tensor.clone(), file)
+                with file.open("wb") as stream:  # torch's own writer knows fewer names of files
+                    torch.save(tensor.clone(), stream)
                 size += file.stat().st_size
     return Exported(dest, len(maps.rows), maps.left_out, size)
+
+
+def _file_name(image_id: str) -> str:
+    """Where a map is written, below the folder: an id may begin with a slash, or have two in a row."""
+    name = reference_name(image_id).lstrip("/")
+    if "\0" in name or ".." in name.split("/"):
+        raise ImagesError(f"image id {image_id!r}: expected one that names a file below the folder, got {name!r}")
+    return name
 
 
 def _tensors(maps: LabelMap, axes: str) -> NDArray[np.float32]:

@@ -34,13 +34,18 @@ class Result:
         return " ".join(self.err.split())
 
 
-def run_here(*arguments: Any) -> Result:
-    """Run the command line in this process, in a pipe that is 80 columns wide."""
-    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
+class _Terminal(io.TextIOWrapper):
+    def isatty(self) -> bool:
+        return True
+
+
+def run_here(*arguments: Any, terminal: bool = False) -> Result:
+    """Run the command line in this process, in a pipe that is 80 columns wide; or in a terminal that shows colours."""
+    out, err = ((_Terminal if terminal else io.TextIOWrapper)(io.BytesIO(), encoding="utf-8") for _ in range(2))
     code: Any = None
     with (
         mock.patch.object(sys, "argv", ["labelstore", *map(str, arguments)]),
-        mock.patch.dict(os.environ, {"COLUMNS": "80"}),
+        mock.patch.dict(os.environ, {"COLUMNS": "80", **({"TERM": "xterm-256color"} if terminal else {})}),
         redirect_stdout(out),
         redirect_stderr(err),
     ):
