@@ -20,6 +20,10 @@ from labelstore.storage.seals import SEALS, array_seal, json_bytes, seal_of, sea
 
 GROUP = "zarr.json"
 COPY = "commits/zarr.json"
+_MOST_OF_ARRAY, _MOST_TIMES = 1 << 16, 16
+"""Bytes of an array's metadata, and how much longer than its values JSON is where it is indented: more is not read."""
+_SPELT_OUT = 1 << 24
+"""The most bytes of metadata whose every space is compared; of more, values alone are: it would take a minute."""
 Arrays = Mapping[str, Mapping[str, Any]]
 
 
@@ -75,8 +79,9 @@ def metadata_problems(files: StoreFiles, attributes: Mapping[str, Any], info: St
     if not isinstance(seals, Mapping):
         return []  # another program's store
     found = []
+    most = min(_MOST_TIMES * len(json.dumps(attributes)) + _MOST_OF_ARRAY, MOST_BYTES)
     for key in (GROUP, *(f"{spec.name}/{GROUP}" for spec in store_arrays(info))):
-        problem = _problem(files, key, attributes, seals)
+        problem = _problem(files, key, most, attributes, seals)
         if problem:
             found.append((key, problem))
     return found
@@ -104,11 +109,11 @@ def restore_metadata(sink: Sink, files: StoreFiles, attributes: Mapping[str, Any
     write_metadata(sink, attributes, info, arrays)
 
 
-def _problem(files: StoreFiles, key: str, attributes: Mapping[str, Any], seals: Mapping[str, Any]) -> str:
+def _problem(files: StoreFiles, key: str, most: int, attributes: Mapping[str, Any], seals: Mapping[str, Any]) -> str:
     try:
-        data = files.read(key, MOST_BYTES)
+        data = files.read(key, most)
         meta = parse_json(data or b"", key)
-        unchanged = data == json_bytes(meta)
+        unchanged = len(data or b"") > _SPELT_OUT or data == json_bytes(meta)
     except (OSError, ValueError, RecursionError) as error:
         return "missing" if isinstance(error, ValueError) and data is None else f"no JSON: {error}".replace(f"{key}: ", "")
     if not isinstance(meta, dict):

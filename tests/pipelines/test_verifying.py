@@ -389,6 +389,18 @@ def bind(file: Path) -> None:
     os.chdir(here)
 
 
+def test_metadata_that_are_much_longer_than_what_they_say_are_not_parsed(topk):
+    for key, filler in (("commits/zarr.json", b"[" + b"[0]," * 10_000_000 + b"0]"), ("status/zarr.json", b" " * 60_000_000)):
+        (topk / key).write_bytes(filler)
+    assert {problem.file: problem.message.split(" bytes")[0] for problem in verify(topk).problems} == {
+        key: f"no JSON: expected at most {longest_metadata(topk):,}" for key in ("commits/zarr.json", "status/zarr.json")
+    }
+
+
+def longest_metadata(store: Path) -> int:
+    return 16 * len(json.dumps(json.loads((store / "zarr.json").read_text())["attributes"])) + 65536
+
+
 def test_a_pipe_in_the_place_of_the_lock_is_named(topk):
     os.mkfifo(topk / ".lock")
     assert only_problem(topk).message == "a pipe, no file of a label store"
