@@ -13,6 +13,7 @@ from rich.text import Text
 
 from labelstore.agreement import Agreement, label_agreement
 from labelstore.cli.class_map_option import class_map_option
+from labelstore.cli.leftout import REMEDY, agreement_as_dict, doubt_words
 from labelstore.cli.output import human_bytes, human_count, human_seconds
 from labelstore.cli.telling import people, say_json, tell
 from labelstore.credentials import without_credentials
@@ -165,11 +166,12 @@ def _agreement(reader: LabelMapReader, class_map: str | None) -> Agreement | str
 
 def _agreement_in_words(found: Agreement | str | None) -> str:
     if found is None:
-        return "images have no labels that are the annotator's classes"
+        return f"images have no labels that are the annotator's classes; {REMEDY}"
     if isinstance(found, str):
         return f"not measured: {found}"
     how = f"{found.top1:.1%} are the best class of the whole image, {found.top5:.1%} among the best five"
-    return f"of the images' own labels {how} ({human_count(found.images, 'image')} looked at)"
+    doubt = doubt_words(found)
+    return f"of the images' own labels {how} ({human_count(found.images, 'image')} looked at)" + (f". {doubt}" if doubt else "")
 
 
 def _numbers(values: tuple[float, ...]) -> str:
@@ -184,7 +186,8 @@ def _as_json(reader: LabelMapReader, store: str, counts: StoreCounts, agreement:
         "rows": {"all": counts.rows, "done": counts.done, "failed": counts.failed, "pending": counts.pending},
         "bytes": counts.size_bytes,
         "bytes_a_map": counts.bytes_a_map,
-        "agreement": asdict(agreement) if isinstance(agreement, Agreement) else None,
+        "agreement": agreement_as_dict(agreement) if isinstance(agreement, Agreement) else None,
+        "labels_left_out": agreement.left_out if isinstance(agreement, Agreement) else None,
         **info,
         "failures": [{"id": image_id, "reason": reason} for image_id, reason in failures],
     }

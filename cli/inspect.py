@@ -35,6 +35,13 @@ def parse_box(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     return x1, y1, x2, y2
 
 
+def _check_images(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Refuse a folder here that is not there."""
+    if value is not None and "://" not in value and not any(sign in value for sign in "*{,") and not Path(value).exists():
+        raise click.BadParameter(f"{value!r} does not exist", ctx, param)
+    return value
+
+
 @dataclass(frozen=True)
 class Inspected:
     """All that is shown of one image."""
@@ -60,6 +67,7 @@ class Inspected:
 @click.option(
     "--images",
     metavar="ROOT",
+    callback=_check_images,
     help="Where the photographs lie: what annotate takes.  [default: as the store recorded, on this machine]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the soft labels and the map as JSON.")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from labelstore.cli.colours import OTHER, Swatch, assign
 from labelstore.labelmap import location_probabilities
 from labelstore.schema import NO_CLASS, StoreInfo
+from labelstore.survey import SURE
 
 Box = tuple[float, float, float, float]
 
@@ -28,7 +29,7 @@ class MapView:
         float64 ``[H, W]``, 0 to 1: the best class's softmax probability at its location.
     shares
         ``(class, share)``, largest share first, ties by lower class. A share is the fraction of the locations where the
-        class is the best one; what is missing from 1 has no class.
+        class is the best one; what is missing from 1 has no class. All of them have a colour; see `shown`.
     """
 
     best: NDArray[np.int64]
@@ -65,6 +66,12 @@ class MapView:
         return int(self.best.shape[1])
 
     @property
+    def shown(self) -> tuple[tuple[int, float], ...]:
+        """As `shares`, of the classes that the image shows: the locations count where the class is the best one surely
+        (`labelstore.survey.SURE`), as in searches, filters and statistics."""
+        return _shares(np.where(self.probability >= SURE, self.best, NO_CLASS))
+
+    @property
     def opacity(self) -> NDArray[np.float64]:
         """float64 ``[H, W]``: how strongly a location's colour covers the photograph: the surer, the stronger."""
         return 0.3 + 0.45 * self.probability
@@ -99,6 +106,14 @@ def legend(view: MapView, class_names: Sequence[str] | None) -> list[LegendRow]:
         name = f"other ({len(rest)} class{'es' if len(rest) > 1 else ''})" if rest else "no class"
         rows.append(LegendRow(OTHER, name, others / view.best.size))
     return rows
+
+
+def shown_legend(view: MapView, class_names: Sequence[str] | None) -> list[LegendRow]:
+    """List the classes that an image shows, largest share first, then the share that is unsure; see `MapView.shown`."""
+    swatches, shown = view.swatches(), view.shown
+    rows = [LegendRow(swatches.get(number, OTHER), class_name(number, class_names), share) for number, share in shown]
+    rest = view.best.size - sum(round(share * view.best.size) for _, share in shown)
+    return [*rows, LegendRow(OTHER, "unsure", rest / view.best.size)] if rest else rows
 
 
 def class_name(number: int, class_names: Sequence[str] | None) -> str:

@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from labelstore.cli.class_map_option import class_map_option
+from labelstore.cli.leftout import left_out_words
 from labelstore.cli.output import human_bytes
 from labelstore.cli.progress import ProgressBar
 from labelstore.cli.reporting.gather import gather
-from labelstore.cli.telling import people, tell
+from labelstore.cli.telling import people, tell, warn
 from labelstore.errors import OptionError
 
 
@@ -58,6 +59,9 @@ def command(store: str, out: Path, images: str | None, class_map: str | None, ex
         rows = write_ranked(findings, listed) if findings.overview.labelled else None
     except OSError as error:
         raise OptionError(f"cannot write {error.filename or out}: {error.strerror}") from error
+    words = left_out_words(findings.reader.info, findings.survey)
+    if words:
+        warn(console, words)
     tell(console, f"Saved {out} ({human_bytes(len(text.encode()))})")
     if rows is not None:
         tell(console, f"Saved {listed} ({rows:,} images whose map disagrees with their label)")

@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 
 from labelstore.cli.cluster_options import Option, add_choice
+from labelstore.cli.leftout import agreement_as_dict, doubt_words
 from labelstore.cli.output import human_bytes, human_count, human_seconds
 from labelstore.cli.telling import people, say_json, tell, warn
 from labelstore.cli.watching import watched
@@ -111,6 +112,8 @@ def _show_agreement(summary: Summary) -> None:
         click.echo(
             f"The images' own labels: {found.top1:.1%} are the best class, {found.top5:.1%} among the best five ({images})"
         )
+        if doubt_words(found):
+            click.echo(f"  {doubt_words(found)}")
 
 
 def _show_failures(summary: Summary, console: Console) -> None:
@@ -140,6 +143,7 @@ def _as_dict(summary: Summary) -> dict[str, Any]:
         "encoding": summary.info.encoding,
         "distance": None if summary.info.distance is None else asdict(summary.info.distance),
         "imported": None if summary.info.imported is None else asdict(summary.info.imported),
-        "agreement": None if summary.agreement is None else asdict(summary.agreement),
+        "agreement": agreement_as_dict(summary.agreement),
+        "labels_left_out": summary.agreement.left_out if summary.agreement else None,
         "failures": [{"id": image_id, "reason": reason} for image_id, reason in summary.failures],
     }

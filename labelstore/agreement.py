@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +22,13 @@ class Agreement:
     """Shares of images whose own label is the best class of the whole image (``top1``), or among the best five (``top5``).
 
     Classes of one and the same label share the worst of their places: a class that the maps do not keep is among no best
-    five. ``images`` were looked at.
+    five. ``images`` were looked at; ``left_out`` have labels that are no class of the store.
     """
 
     top1: float
     top5: float
     images: int
+    left_out: int = field(default=0, compare=False)
 
 
 def label_agreement(
@@ -45,8 +46,9 @@ def label_agreement(
         return None
     labels = reader.targets
     rows = np.arange(len(reader)) if rows is None else rows
-    own = known.of(labels[rows])
-    rows = rows[(own >= 0) & (reader.status()[rows] == Status.DONE)]
+    own, done = known.of(labels[rows]), reader.status()[rows] == Status.DONE
+    left_out = int(np.count_nonzero(done & (labels[rows] >= 0) & (own < 0)))
+    rows = rows[(own >= 0) & done]
     if len(rows) > most:
         rows = rows[np.linspace(0, len(rows) - 1, most).round().astype(np.int64)]
     if not len(rows):
@@ -55,7 +57,7 @@ def label_agreement(
     for start in range(0, len(rows), _BATCH):
         hits += _hits(reader, rows[start : start + _BATCH], known)
     top1, top5 = (hits / len(rows)).tolist()
-    return Agreement(top1, top5, len(rows))
+    return Agreement(top1, top5, len(rows), left_out)
 
 
 def _hits(reader: LabelMapReader, rows: NDArray[np.int64], known: OwnLabels) -> NDArray[np.float64]:

@@ -27,16 +27,20 @@ class CropRisk:
     ----------
     images, crops
         How many were drawn.
+    labelled_images, labelled_crops
+        How many of them have a single label that can be held against a map: see `labelstore.survey.Survey.labelled`.
     from_whole
         Crops whose best class is not that of the whole image.
     from_label
-        Crops whose best class is not that of the image's single label, of images that have one; None if none has.
+        Crops whose best class is not that of the image's single label, of ``labelled_crops``; None if there are none.
     by_area
         ``from_label`` (else ``from_whole``) of crops whose area lies between two of `AREAS`; NaN where there are none.
     """
 
     images: int
     crops: int
+    labelled_images: int
+    labelled_crops: int
     from_whole: float
     from_label: float | None
     by_area: tuple[float, ...]
@@ -58,12 +62,14 @@ def crop_risk(
         part = slice(start, start + _BATCH * crops)
         best[part] = survey.merge(reader.pool(each[part], boxes[part])).argmax(axis=1)
     whole, own = best != survey.best[each], best != survey.own[each]
-    labelled = survey.own[each] >= 0
+    labelled = survey.labelled[each]
     differs = own if labelled.any() else whole
     counted = labelled if labelled.any() else np.ones(len(each), np.bool_)
     return CropRisk(
         images=len(rows),
         crops=len(each),
+        labelled_images=int(labelled.sum()) // crops,
+        labelled_crops=int(labelled.sum()),
         from_whole=float(whole.mean()),
         from_label=float(own[labelled].mean()) if labelled.any() else None,
         by_area=_by_area(boxes[counted], differs[counted]),

@@ -37,7 +37,7 @@ class OwnLabels:
     def of(self, labels: NDArray[np.integer]) -> NDArray[np.int64]:
         """Return the store's class of labels ``[N]``, -1 where they have none."""
         known = (labels >= 0) & (labels < len(self.classes))
-        return np.where(known, self.classes[np.where(known, labels, 0)], NONE)
+        return np.append(self.classes, NONE)[np.where(known, labels, NONE)]
 
     def merge(self, values: NDArray[V]) -> NDArray[V]:
         """Return probabilities ``[B, C]`` in which the first one of a label's classes has the sum of all of them, the others 0.

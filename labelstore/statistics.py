@@ -22,7 +22,8 @@ class Overview:
     ----------
     images
         Images looked at; ``labelled`` of them have a single label that is a class of the store, and ``agree`` of these have it
-        as the best class of the whole image.
+        as the best class of the whole image; ``left_out`` have one that is none, or by its name alone: see
+        `labelstore.survey.Survey.misnamed`.
     several
         Images with two or more classes, each in at least `SHOWN` of the locations.
     entropy
@@ -31,6 +32,7 @@ class Overview:
 
     images: int
     labelled: int
+    left_out: int
     agree: int
     several: int
     entropy: tuple[NDArray[np.float64], NDArray[np.int64]]
@@ -55,7 +57,8 @@ def overview(survey: Survey, bins: int = 24) -> Overview:
     )
     several = np.count_nonzero(survey.class_count(SHOWN)[known] >= 2)
     labelled, disagree = np.count_nonzero(survey.labelled), np.count_nonzero(survey.disagrees)
-    return Overview(int(known.sum()), int(labelled), int(labelled - disagree), int(several), (edges, counts))
+    left_out = np.count_nonzero(survey.left_out)
+    return Overview(int(known.sum()), int(labelled), int(left_out), int(labelled - disagree), int(several), (edges, counts))
 
 
 def images_by_class(survey: Survey, share: float = 0.0) -> NDArray[np.int64]:

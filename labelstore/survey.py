@@ -43,6 +43,8 @@ class Survey:
         bool ``[N]``: whether the row has been looked at.
     best, best_probability
         uint16, float16 ``[N]``: the best class of the whole image's soft label.
+    labels
+        int32 ``[N]``: the labels that the images came with, -1 where there is none.
     own, own_probability
         int32 ``[N]``: the store's class of the image's single label, -1 where it has none; float16 ``[N]``: its share of the
         soft label, NaN where it has none.
@@ -61,6 +63,7 @@ class Survey:
         self.best_probability = np.zeros(rows, np.float16)
         self._labels = own_labels(reader.info, class_map) or OwnLabels(np.empty(0, np.int64))
         self.own = self._labels.of(reader.targets[:rows]).astype(np.int32)
+        self.labels = reader.targets[:rows]
         self.own_probability = np.full(rows, np.nan, np.float16)
         self.entropy = np.zeros(rows, np.float16)
         self.present = np.full((rows, PRESENT), NO_CLASS, np.uint16)
@@ -104,9 +107,32 @@ class Survey:
         return found
 
     @property
+    def misnamed(self) -> NDArray[np.bool_]:
+        """Mark the classes ``[C]`` that labels have the name of, and mean another by: none of the images with such a label has
+        it as its best class, and most of them have one that is no label's. A label ``cup`` of images of espresso, say."""
+        labelled = self.known & (self.own >= 0)
+        own, best = self.own[labelled], self.best[labelled]
+        named = np.zeros(NO_CLASS + 1, np.bool_)
+        named[self.own[self.own >= 0]] = True
+        images, right, beyond = (
+            np.bincount(own[chosen], minlength=self.num_classes) for chosen in (slice(None), own == best, ~named[best])
+        )
+        found: NDArray[np.bool_] = (right == 0) & (2 * beyond > images)
+        return found
+
+    @property
     def labelled(self) -> NDArray[np.bool_]:
-        """Mark the known rows whose image has a label that is a class of the store."""
-        return self.known & (self.own >= 0)
+        """Mark the known rows whose image has a label that can be held against its map: a class of the store, by more than its
+        name (`misnamed`)."""
+        found: NDArray[np.bool_] = self.known & (self.own >= 0)
+        found[found] = ~self.misnamed[self.own[found]]
+        return found
+
+    @property
+    def left_out(self) -> NDArray[np.bool_]:
+        """Mark the known rows whose image has a label that cannot."""
+        found: NDArray[np.bool_] = self.known & (self.labels >= 0) & ~self.labelled
+        return found
 
     @property
     def disagrees(self) -> NDArray[np.bool_]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from labelstore.cli.mapview import LegendRow, MapView, legend
+from labelstore.cli.mapview import LegendRow, MapView, shown_legend
 from labelstore.cli.picture import overlay
 from labelstore.errors import ImageDecodeError, ImagesError
 from labelstore.pipelines.images import decode_image
@@ -38,8 +38,8 @@ def example_of(reader: LabelMapReader, photographs: Photographs, row: int) -> Ex
         photo.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
     except (ImagesError, ImageDecodeError):
         blank = Image.new("RGB", (_SIDE, max(_SIDE * view.height // view.width, 1)), _GREY)
-        return Example(image_id, None, _jpeg(overlay(blank, view)), legend(view, reader.class_names))
-    return Example(image_id, _jpeg(photo), _jpeg(overlay(photo, view)), legend(view, reader.class_names))
+        return Example(image_id, None, _jpeg(overlay(blank, view)), shown_legend(view, reader.class_names))
+    return Example(image_id, _jpeg(photo), _jpeg(overlay(photo, view)), shown_legend(view, reader.class_names))
 
 
 def _jpeg(picture: Image.Image) -> str:

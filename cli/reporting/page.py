@@ -9,6 +9,7 @@ from importlib.resources import files
 import numpy as np
 
 from labelstore.cli.colours import css
+from labelstore.cli.leftout import left_out_words
 from labelstore.cli.mapview import class_name, percent
 from labelstore.cli.reporting import plots
 from labelstore.cli.reporting.examples import Example, example_of
@@ -27,6 +28,7 @@ def write_page(findings: Findings, photographs: Photographs, examples: int, csv_
     """Return the file's text; ``examples`` images are shown in each part that shows some."""
     sections = [
         _summary(findings),
+        _left_out(findings),
         _several(findings, photographs, examples),
         _wrong_labels(findings, photographs, examples, csv_name),
         _crops(findings),
@@ -77,6 +79,11 @@ def _summary(findings: Findings) -> Markup:
     )
 
 
+def _left_out(findings: Findings) -> Markup | None:
+    words = left_out_words(findings.reader.info, findings.survey)
+    return _section("Labels that are not compared", words) if words else None
+
+
 def _several(findings: Findings, photographs: Photographs, examples: int) -> Markup:
     found, survey = findings.overview, findings.survey
     counts = np.where(survey.known, survey.class_count(SHOWN), 0)
@@ -120,12 +127,18 @@ def _wrong_labels(findings: Findings, photographs: Photographs, examples: int, c
 
 def _crops(findings: Findings) -> Markup:
     risk = findings.risk
-    own = "" if risk.from_label is None else f"{percent(risk.from_label)} are of another class than the image's single label; "
+    own = rest = ""
+    if risk.from_label is not None:
+        which = (
+            "" if risk.labelled_crops == risk.crops else f" of the {risk.labelled_crops:,} of {risk.labelled_images:,} images"
+        )
+        own = f"{percent(risk.from_label)}{which} are of another class than the image's single label; "
+        rest = " of all" if which else ""
     return _section(
         "The risk of random crops",
         f"Of {risk.crops:,} random training crops of {risk.images:,} images (RandomResizedCrop, 8 % of the area and more) {own}"
-        f"{percent(risk.from_whole)} are of another class than the best one of the whole image. With one label an image, these "
-        "crops teach something else than they show.",
+        f"{percent(risk.from_whole)}{rest} are of another class than the best one of the whole image. With one label an image, "
+        "these crops teach something else than they show.",
         image(plots.risk_plot(findings), "Share of crops that differ, by their area"),
     )
 

@@ -66,6 +66,7 @@ def _list_ids(call: Call) -> Response:
 def describe_rows(site: Site, rows: list[int]) -> list[dict[str, Any]]:
     """Return what a page of images shows of each."""
     survey = site.surveyor.survey
+    disagrees = site.disagrees()
     statuses = site.reader.status(np.array(rows, np.int64)) if rows else ()
     found = []
     for row, status in zip(rows, statuses, strict=True):
@@ -79,7 +80,7 @@ def describe_rows(site: Site, rows: list[int]) -> list[dict[str, Any]]:
                 "probability": round(float(survey.best_probability[row]), 4),
             }
             entry["entropy"] = round(float(survey.entropy[row]), 3)
-            entry["disagrees"] = bool(survey.own[row] >= 0 and survey.own[row] != best)
+            entry["disagrees"] = bool(disagrees[row])
         found.append(entry)
     return found
 

@@ -9,6 +9,7 @@ import numpy as np
 from starlette.responses import Response
 
 from labelstore.cli.info import facts_of
+from labelstore.cli.leftout import left_out
 from labelstore.cli.mapview import class_name
 from labelstore.cli.web.browsing import PAGE
 from labelstore.cli.web.endpoints import Call, Endpoint, as_json
@@ -60,6 +61,7 @@ def _survey(call: Call) -> Response:
             "of": min(site.info.num_images, len(survey)),
             "shown": SHOWN,
             "labelled": found.labelled,
+            "left_out": left_out(site.info, survey) if found.left_out else None,
             "agree": found.agree,
             "several": found.several,
             "entropy": {"edges": np.round(edges, 4).tolist(), "images": counts.tolist()},

@@ -15,7 +15,7 @@ from labelstore.cli.mapview import MapView, class_name, label_as_json
 from labelstore.cli.web.endpoints import NPY, NPZ, RAW, Call, Endpoint, as_json, tagged
 from labelstore.cli.web.naming import BOX, ONE_ROW, STATUS, boxes_of, keys_of, keys_schema, one_row, rows_of
 from labelstore.cli.web.parameters import Parameter, RequestError
-from labelstore.cli.web.schemas import CLASS_SHARE, INTEGER, OBJECT, OBJECT_OR_NONE, STRING, an_object, list_of
+from labelstore.cli.web.schemas import BOOLEAN, CLASS_SHARE, INTEGER, OBJECT, OBJECT_OR_NONE, STRING, an_object, list_of
 from labelstore.cli.web.site import Site
 from labelstore.labelmap import location_probabilities
 from labelstore.random_crops import random_boxes
@@ -72,7 +72,7 @@ def _crops(call: Call) -> Response:
 def _map_of_one(call: Call) -> Response:
     site, row = call.site, one_row(call)
     status = int(site.reader.status([row])[0])
-    stamp = f"map {site.identity} {row} {site.reader.ids[row]} {status}"
+    stamp = f"map {site.identity} {row} {site.reader.ids[row]} {status} {site.target(row)} {site.is_compared(row)}"
     if status == Status.DONE:
         stamp += f" {site.reader.image_crc32(row)}"
     return tagged(call, stamp, lambda: as_json(describe_map(site, row, Status(status))))
@@ -96,7 +96,14 @@ def _maps(call: Call) -> Response:
 def describe_map(site: Site, row: int, status: Status) -> dict[str, Any]:
     """Return all that the page of an image shows, the photograph aside."""
     found: dict[str, Any] = {"row": row, "id": site.reader.ids[row], "status": status.name.lower()}
-    found |= {"target": site.target(row), "reason": "", "map": None, "whole": [], "swatches": {}}
+    found |= {
+        "target": site.target(row),
+        "compared": site.is_compared(row),
+        "reason": "",
+        "map": None,
+        "whole": [],
+        "swatches": {},
+    }
     if status == Status.FAILED:
         found["reason"] = site.reader.error(row)
     if status != Status.DONE:
@@ -106,13 +113,17 @@ def describe_map(site: Site, row: int, status: Status) -> dict[str, Any]:
     view = MapView.from_map(label_map.classes, label_map.scores, site.info.num_classes)
     whole = site.reader.pool([row], [WHOLE_IMAGE])[0]
     listed = np.unique(label_map.classes[label_map.classes != NO_CLASS]).tolist()
+    sure = dict(view.shown)
     found["whole"] = label_as_json(whole, 10, site.info)
     found["map"] = {
         "height": view.height,
         "width": view.width,
         "classes": label_map.classes.tolist(),
         "probabilities": np.round(probabilities, 4).tolist(),
-        "shares": [{"class": number, "share": round(share, 4)} for number, share in view.shares],
+        "shares": [
+            {"class": number, "share": round(share, 4), "sure": round(sure.get(number, 0.0), 4)}
+            for number, share in view.shares
+        ],
         "names": {number: class_name(number, site.info.class_names) for number in listed},
     }
     found["swatches"] = {number: describe_swatch(swatch) for number, swatch in view.swatches().items()}
@@ -167,6 +178,7 @@ MAP = Endpoint(
             "id": STRING,
             "status": STATUS,
             "target": OBJECT_OR_NONE,
+            "compared": {**BOOLEAN, "description": "Whether that label can be held against maps."},
             "reason": STRING,
             "map": OBJECT_OR_NONE,
             "whole": _LABEL,

@@ -73,7 +73,7 @@ def _matching(site: Site, wanted: Selection) -> NDArray[np.bool_]:
     if wanted.status:
         found &= site.statuses()[: len(survey)] == STATUSES[wanted.status]
     if wanted.disagrees:
-        found &= survey.disagrees
+        found &= site.disagrees()
     if wanted.several is not None:
         found &= survey.class_count(wanted.several) >= wanted.at_least
     if wanted.entropy is not None:

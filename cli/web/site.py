@@ -75,6 +75,7 @@ class Site:
         self._counts: tuple[float, StoreCounts] | None = None
         self._statuses: tuple[float, NDArray[np.uint8]] | None = None
         self._class_counts: tuple[tuple[int, bool], NDArray[np.int64]] | None = None
+        self._labels: tuple[int, tuple[NDArray[np.bool_], NDArray[np.bool_]]] | None = None
         self.labels_served = 0
         names, ids = self.info.class_names or (), self.info.class_ids or ()
         self.searched_names = [f"{name} {other}".casefold() for name, other in zip_longest(names, ids, fillvalue="")]
@@ -103,6 +104,18 @@ class Site:
         """When that was read."""
         self.statuses()
         return self._statuses[0] if self._statuses else 0.0
+
+    def disagrees(self) -> NDArray[np.bool_]:
+        """Return which images' best class is not that of their single label, ``[N]``, as far as is known."""
+        return self._judged()[1]
+
+    def _judged(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which labels can be held against maps, and which of these differ; looked at again when more is known."""
+        version, kept = self.surveyor.version, self._labels
+        if kept is None or kept[0] != version:
+            survey = self.surveyor.survey
+            kept = self._labels = version, (survey.labelled, survey.disagrees)
+        return kept[1]
 
     def class_counts(self) -> NDArray[np.int64]:
         """Return how many images show each class, ``[C]``, as far as is known."""
@@ -133,6 +146,13 @@ class Site:
         name = names[number] if names and number < len(names) else str(number)
         known = class_name(own, self.info.class_names) if own >= 0 else None
         return {"label": number, "name": name, "class": own if own >= 0 else None, "class_name": known}
+
+    def is_compared(self, row: int) -> bool:
+        """Whether an image's single label can be held against its map, as far as is known."""
+        survey = self.surveyor.survey
+        if row >= len(survey) or survey.own[row] < 0:
+            return False
+        return not survey.known[row] or bool(self._judged()[0][row])
 
     def _row_at(self, place: int) -> int:
         extent = bisect_right(self._starts, place) - 1

@@ -162,23 +162,24 @@ class ImagePage {
   judge(label) {
     const best = label[0];
     const { target, whole } = this.found;
-    const own = target ? target.class : whole[0].class;
+    const own = !target ? whole[0].class : this.found.compared ? target.class : null;
     const said = target ? `the single label says ${labelOf(target)}` : `the whole image says ${whole[0].name}`;
-    if (own == null) return [`This crop is ${best.name}; ${said}, which is no class of the annotator.`];
+    if (own == null) return [`This crop is ${best.name}; ${said}, which ${whyNot(target)}. ${REMEDY}`];
     if (own === best.class) return [h("span", { class: "same" }, "Same"), ` as ${said.replace(" says", ":")}.`];
     return [h("span", { class: "tag differs" }, "differs"), ` This crop is ${best.name}; ${said}.`];
   }
 
   showLegend() {
     const { map, swatches, other } = this.found;
-    this.legend.replaceChildren(...map.shares.slice(0, LISTED).map(({ class: number, share }) => {
+    this.legend.replaceChildren(...map.shares.slice(0, LISTED).map(({ class: number, share, sure }) => {
       const swatch = swatches[number] ?? other;
       const pressed = this.state.heat === number;
       return h("li", {}, h("button", { type: "button", "aria-pressed": String(pressed), on: {
         click: () => this.setHeat(pressed ? null : number),
       } },
         h("span", { class: "letter", style: { background: swatch.colour, color: swatch.text } }, swatch.letter),
-        h("span", { class: "name" }, map.names[number]), h("span", { class: "share" }, percent(share))));
+        h("span", { class: "name" }, map.names[number], sure ? null : h("span", { class: "faint" }, " unsure")),
+        h("span", { class: "share" }, percent(share))));
     }));
   }
 
@@ -200,11 +201,13 @@ class ImagePage {
     this.note();
     const { crops } = await get("crops", { id: this.found.id, count: CROPS, seed, aspect: this.stage.aspect.toFixed(4), top: 2 });
     if (this.left) return;
-    const own = this.found.target ? this.found.target.class : this.found.whole[0].class;
+    const { target, compared, whole } = this.found;
+    const own = compared ? target.class : whole[0].class;
     const differing = crops.filter(({ label }) => label[0].class !== own).length;
     this.strip.replaceChildren(
       h("p", { class: "faint", role: "status" }, `${differing} of ${crops.length} random crops differ from ` +
-        (this.found.target ? "the single label." : "the whole image's best class.")),
+        (compared ? "the single label." : "the whole image's best class.") +
+        (target && !compared ? ` Its single label ${whyNot(target)}. ${REMEDY}` : "")),
       h("ul", { class: "crops", "aria-label": "Random training crops" }, crops.map(({ box, label }) => {
         const canvas = h("canvas", {});
         drawCrop(canvas, this.stage, box, 96);
@@ -242,6 +245,13 @@ class ImagePage {
     event.preventDefault();
     keys[event.key]();
   }
+}
+
+const REMEDY = "view --class-map FILE says which class it is.";
+
+/** Why a single label is not held against maps. */
+function whyNot({ class: number }) {
+  return number == null ? "is no class of the annotator" : "has the name of a class of the annotator that none of its images shows";
 }
 
 /** An image's single label: the name of its class, beside the folder's where that is another. */

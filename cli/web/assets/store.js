@@ -36,6 +36,9 @@ function describe(found) {
   const state = found.surveyed.finished ? `${count(rows)} maps looked at` : `${count(rows)} of ${count(found.of)} maps looked at ...`;
   const tiles = [
     ["several classes", rows ? percent(found.several / rows) : "–", `of images: two or more, each in ${percent(found.shown)} of the map or more`],
+    ...(found.left_out ? [["left out", count(found.left_out.images),
+      `images: their labels (${found.left_out.labels.map((each) => each.label).join(", ")}${found.left_out.others ? ", ..." : ""}) ` +
+      `are no class of the annotator, or have only the name of one. view ${found.left_out.remedy}`]] : []),
     ["agreement", found.labelled ? percent(found.agree / found.labelled) : "–",
       found.labelled ? `of ${count(found.labelled)} single labels are the map's best class` : "images have no labels that are classes"],
   ];
