@@ -32,11 +32,11 @@ class ClassNames:
 
     def find_all(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """Return `find` of each. Texts that are the store's names with their commas are taken as whole names alone: among
-        these, *missile* is not the *projectile, missile*."""
+        these, *missile* is not the *projectile, missile*. Nor is it beside a text *projectile*: that class is taken."""
         if tuple(texts) in (self._info.class_ids, self._info.class_names):
             return [(place,) for place in range(len(texts))]
         whole = any("," in text for text in texts) and all(text in self._names for text in texts)
-        return [self._names[text] if whole else self.find(text) for text in texts]
+        return [self._names[text] for text in texts] if whole else _without_taken([self.find(text) for text in texts])
 
     def why_not(self, text: str) -> str:
         """Return why `find` has not found one class, with what would do."""
@@ -74,6 +74,13 @@ class ClassNames:
     def _names_and_parts(self) -> _Places:
         names = self._info.class_names or ()
         return _placed({name, *(part.strip() for part in name.split(","))} - {""} for name in names)
+
+
+def _without_taken(found: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Leave out of those that may be several classes the ones that another one alone is, as long as that decides any."""
+    taken = {places[0] for places in found if len(places) == 1}
+    left = [tuple(place for place in places if place not in taken) if len(places) > 1 else places for places in found]
+    return _without_taken(left) if left != found else found
 
 
 def _placed(names: Iterable[Iterable[str]]) -> _Places:

@@ -178,6 +178,7 @@ IMAGENET = replace(
         (("cup",), {"cup": "espresso"}, [3]),
         (("Tinca tinca", "projectile"), "by_id", [0, 2]),
         (("projectile, missile", "missile"), "by_id", [2, 1]),  # whole names, as their commas show
+        (("missile", "projectile", "tench"), "by_id", [1, 2, 0]),  # the projectile is named beside it
         (("a", "b"), {"a": ["tench", "espresso"], "b": "projectile"}, [[0, 3], [2, -1]]),
         (("a", "b"), [[0, 3], [2]], [[0, 3], [2, -1]]),
         (("a", "b"), [0, [3, 2]], [[0, -1], [3, 2]]),
