@@ -42,7 +42,7 @@ def make_dense(model: str, image_size: int | None, count: int) -> NDArray[np.flo
     annotators = load_ensemble(EnsembleSpec((AnnotatorSpec(model, image_size),)))
     with tempfile.TemporaryDirectory() as scratch:
         paths = sorted(make_photos(Path(scratch), count).iterdir())
-        inputs = (image_pixels(path.read_bytes(), annotators.inputs, "ignore") for path in paths)
+        inputs = (image_pixels(path.read_bytes(), annotators.inputs) for path in paths)
         batches = ([torch.from_numpy(np.array(part)[None]) for part in parts] for parts in inputs)
         return np.concatenate([annotators.logits(batch).numpy().astype(np.float16) for batch in batches])
 

@@ -35,6 +35,7 @@ from labelstore.pipelines.loading import LoadSpec, load_batches
 from labelstore.pipelines.maps import Mapper, Stopwatch
 from labelstore.pipelines.resources import plan_resources
 from labelstore.pipelines.sources import FilePlace
+from labelstore.pixels import AS_IMAGE_FOLDER
 from labelstore.records import AnnotatorRecord
 from labelstore.schema import StoreInfo
 
@@ -100,14 +101,14 @@ def load_peer(name: str, device: torch.device, compiled: bool) -> Peer:
 def shard_task(peer: Peer, places: list[FilePlace], options: Namespace, decoder: str, watch: Stopwatch) -> int:
     """Make the label maps of images; return how many are done."""
     ahead = 3 * options.batch_size if peer.annotators.device.type == "cuda" else 0
-    how = LoadSpec(peer.annotators.inputs, "ignore", options.decode_threads, ahead, keep_jpegs=decoder == "nvjpeg")
+    how = LoadSpec(peer.annotators.inputs, AS_IMAGE_FOLDER, options.decode_threads, ahead, keep_jpegs=decoder == "nvjpeg")
     sizes = [min(options.batch_size, len(places) - first) for first in range(0, len(places), options.batch_size)]
     batches = Mapper(peer.annotators, peer.info, watch).map(watch.timed("wait for images", load_batches(places, sizes, how)))
     return sum(batch.errors.count("") for batch in batches)
 
 
 def loading_alone(peer: Peer, places: list[FilePlace], options: Namespace) -> None:
-    how = LoadSpec(peer.annotators.inputs, "ignore", options.decode_threads, 3 * options.batch_size)
+    how = LoadSpec(peer.annotators.inputs, AS_IMAGE_FOLDER, options.decode_threads, 3 * options.batch_size)
     for _ in load_batches(places, [options.batch_size] * (len(places) // options.batch_size), how):
         pass
 

@@ -15,6 +15,7 @@ from labelstore.cli.where import Where, where_options
 from labelstore.pipelines import defaults
 from labelstore.pipelines.annotators.spec import PRECISIONS
 from labelstore.pipelines.observer import Observer
+from labelstore.pixels import GREY16_RULES
 from labelstore.schema import EXIF_RULES
 
 if TYPE_CHECKING:
@@ -78,6 +79,12 @@ def _triple(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
     type=click.Choice(EXIF_RULES),
     help="Whether photographs are turned upright first; must match what training sees.  "
     f"[default: {defaults.EXIF}; apply for Parquet]",
+)
+@click.option(
+    "--grey16",
+    type=click.Choice(GREY16_RULES),
+    help="Greyscale of more than 8 bits. fail: no picture; scale: to 8 bits; clip: as ImageFolder, which makes most of it "
+    f"white.  [default: {defaults.GREY16}]",
 )
 @click.option(
     "--shard-size",

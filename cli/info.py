@@ -104,6 +104,7 @@ def facts_of(info: StoreInfo, store: str, counts: StoreCounts) -> list[tuple[str
         *([] if info.imported is None else [("imported", _imported(info.imported))]),
         ("images' root", ", ".join(dict.fromkeys(extent.images_root or "not recorded" for extent in info.all_extents))),
         ("EXIF rotation", info.exif),
+        ("16-bit greyscale", info.grey16),
         ("labels", f"{len(info.target_names):,} classes by name" if info.target_names else "no names"),
         ("shards", f"{info.num_shards:,} of {info.shard_size:,} rows"),
         ("made", info.created),

@@ -133,10 +133,11 @@ def _save(reader: LabelMapReader, found: Inspected, top: int, path: Path, images
     from labelstore.cli.picture import save_picture  # Pillow and the image module only where a picture is drawn
     from labelstore.pipelines.images import decode_image
     from labelstore.pipelines.photographs import Photographs
+    from labelstore.pixels import ReadRules
 
     try:
         data = Photographs(reader.info, images).root(reader.ids.row(found.image_id)).read(found.image_id)
-        photo = decode_image(data, reader.info.exif)
+        photo = decode_image(data, ReadRules.of(reader.info))
     except ImageDecodeError as error:
         raise ImagesError(f"{found.image_id}: {error}") from error
     save_picture(

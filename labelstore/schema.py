@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from labelstore.attributes import Attributes
+from labelstore.pixels import GREY16_RULES
 from labelstore.records import (
     MAX_CLASSES,
     AnnotatorRecord,
@@ -123,6 +124,7 @@ class StoreInfo:
     spectral: SpectralShape | None = None
     baseline: str = "absent_mean"
     exif: str = "ignore"
+    grey16: str = "clip"
     class_names: tuple[str, ...] | None = field(default=None, repr=False)
     class_ids: tuple[str, ...] | None = field(default=None, repr=False)
     target_names: tuple[str, ...] | None = field(default=None, repr=False)
@@ -199,6 +201,7 @@ class StoreInfo:
             spectral=parse_spectral(take.nested("spectral"), map_size) if encoding == "spectral" else None,
             baseline=take.one_of("baseline", BASELINES),
             exif=take.one_of("exif", EXIF_RULES),
+            grey16=take.one_of("grey16", GREY16_RULES) if "grey16" in take.values else "clip",
             class_names=names,
             class_ids=ids,
             target_names=targets,

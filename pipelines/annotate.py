@@ -34,6 +34,7 @@ from labelstore.pipelines.store import create_store
 from labelstore.pipelines.summary import Summary, summarise
 from labelstore.pipelines.versions import shared_versions
 from labelstore.pipelines.which_engine import Needs, open_engine
+from labelstore.pixels import ReadRules
 
 _BATCHES_AHEAD = 3
 
@@ -86,7 +87,7 @@ def annotate(
     source = images if isinstance(images, ImagesSpec) else ImagesSpec((str(images),))
     settings.encoding_choice()  # refused before anything is begun
     class_map = as_class_map(class_map)
-    spec, exif = settings.ensemble_spec(resources.compiled), settings.chosen_exif(source.exif)
+    spec, rules = settings.ensemble_spec(resources.compiled), settings.chosen_rules(source.exif)
     observer.phase("looking for images")
     listing = list_images(source)
     for note in listing.notes:
@@ -110,7 +111,7 @@ def annotate(
         with open_engine(resources, Needs(wanted, store, sample), observer) as (engine, resources):
             require_decoder(decoder, resources.device)
             if found is None:
-                found = _create(engine, store, settings, listing, resources, observer, spec, exif, sample, class_map)
+                found = _create(engine, store, settings, listing, resources, observer, spec, rules, sample, class_map)
             else:
                 observer.phase(f"loading {found.info.annotator.full_name}")
                 engine.everywhere(load_annotators, wanted, resources.device)()
@@ -129,16 +130,16 @@ def _create(
     resources: Resources,
     observer: Observer,
     annotators: EnsembleSpec,
-    exif: str,
+    rules: ReadRules,
     sample: tuple[Place, ...],
     class_map: ClassMap | None,
 ) -> ExistingStore:
     """Look at the annotators, and create the store."""
     observer.phase(f"loading {' + '.join(settings.models)}")
-    probe = engine.call(probe_annotator, ProbeSpec(annotators, resources.device, settings.top_k, exif, sample))
+    probe = engine.call(probe_annotator, ProbeSpec(annotators, resources.device, settings.top_k, rules, sample))
     _warn_if_flat(probe, observer)
     ids = pack_ids(listing.ids)
-    info = new_store_info(settings, listing, probe.annotators, ids.shape[1], exif)
+    info = new_store_info(settings, listing, probe.annotators, ids.shape[1], rules)
     own_labels(info, class_map)
     observer.phase("measuring the labels' distance to the annotator's")
     recorded = recorded_annotators(store, info, settings.models, resources.compiled)

@@ -3,6 +3,7 @@
 MODEL = "efficientnet-lite0"
 TOP_K = 5
 EXIF = "ignore"
+GREY16 = "fail"
 DECODER = "pillow"
 DECODERS = ("pillow", "nvjpeg")
 ENCODING = "spectral"

@@ -63,7 +63,7 @@ def _resized(image: Tensor, how: Preprocessing) -> Tensor:
 
 def _by_pillow(data: bytes, annotators: Ensemble) -> Decoded:
     try:
-        pixels = image_pixels(data, annotators.inputs, "ignore")
+        pixels = image_pixels(data, annotators.inputs)
     except ImageDecodeError as error:
         return str(error)
     return [torch.from_numpy(np.array(part)).to(annotators.device) for part in pixels]

@@ -15,6 +15,7 @@ from labelstore.pipelines.loading import LoadSpec, load_image
 from labelstore.pipelines.maps import to_pixels
 from labelstore.pipelines.shard import cached_ensemble, torch_threads
 from labelstore.pipelines.sources import Place
+from labelstore.pixels import ReadRules
 from labelstore.records import LabelDistance
 from labelstore.schema import StoreInfo
 
@@ -37,7 +38,7 @@ class DistanceSpec:
 def measure_distance(spec: DistanceSpec) -> LabelDistance | None:
     """Measure it over crops of the sample images; None if none of them can be read."""
     annotators = cached_ensemble(spec.annotators, spec.device)
-    how = LoadSpec(annotators.inputs, spec.info.exif, threads=1)
+    how = LoadSpec(annotators.inputs, ReadRules.of(spec.info), threads=1)
     loaded = (load_image(place, how) for place in spec.sample)
     images = [image for image in loaded if not image.error]
     with torch_threads(spec.threads):

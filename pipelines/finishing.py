@@ -43,4 +43,5 @@ def finish_shards(
     tally = Tally(observer)
     for report in engine.run(work, tasks, tally.progress):
         tally.finish(report)
+    tally.conclude(info.grey16)
     return summarise(store, info, len(rows), time.perf_counter() - start, rows, class_map)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ from labelstore.errors import ImageDecodeError
 from labelstore.pipelines.annotators.spec import Preprocessing
 from labelstore.pipelines.image_memory import ROOM, pixels_held, webp_size
 from labelstore.pipelines.resizing import LARGE, squash
+from labelstore.pixels import AS_IMAGE_FOLDER, ReadRules, is_deep, to_rgb
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP")
 """Pillow's names of what is decoded. It knows others too, and runs programs for some of them."""
@@ -51,26 +52,28 @@ class _Quiet:
 QUIET = _Quiet()
 
 
-def decode_image(data: bytes, exif: str = "ignore") -> Image.Image:
-    """Decode an image file as torchvision's ImageFolder does: the first frame, converted to RGB.
-
-    Parameters
-    ----------
-    exif
-        ``ignore``: the pixels as stored, as ImageFolder; ``apply``: turned upright as the EXIF orientation says.
+def decode_image(data: bytes, rules: ReadRules = AS_IMAGE_FOLDER) -> Image.Image:
+    """Decode an image file by the rules, by default as torchvision's ImageFolder does: the first frame, converted to RGB.
 
     Raises
     ------
     ImageDecodeError
         Empty, cut short, no image, or too large: above 178,956,970 pixels (Pillow's limit against decompression bombs), or
-        with a side above 65,535.
+        with a side above 65,535; or refused by the rules.
     """
     with _opened(data) as image:
-        return _rgb(image, exif)
+        return _rgb(image, rules)
 
 
-def image_pixels(data: bytes, inputs: Sequence[Preprocessing], exif: str) -> tuple[NDArray[np.uint8], ...]:
+def image_pixels(
+    data: bytes,
+    inputs: Sequence[Preprocessing],
+    rules: ReadRules = AS_IMAGE_FOLDER,
+    converted: Callable[[], object] = lambda: None,
+) -> tuple[NDArray[np.uint8], ...]:
     """Return the whole image, squashed to annotators' square inputs: for each uint8 ``[S, S, 3]``.
+
+    ``converted`` is called if it is greyscale of more than 8 bits, of which 8 are made.
 
     Never a centre crop: the map must cover the image. A process decodes at most 178,956,970 pixels at one time, by however many
     threads, the others wait: up to 3 GB of memory for one WebP file of that size, 2.1 GB for anything else.
@@ -81,7 +84,9 @@ def image_pixels(data: bytes, inputs: Sequence[Preprocessing], exif: str) -> tup
         As `decode_image`.
     """
     with _opened(data, max(how.input_size for how in inputs)) as image:
-        whole = _rgb(image, exif)
+        whole = _rgb(image, rules)
+        if is_deep(image.mode):
+            converted()
         return tuple(squash(whole, how) for how in inputs)
 
 
@@ -136,8 +141,8 @@ def _tile(image: Image.Image) -> tuple[int, int]:
     return tags.get(_TILE_WIDTH, 0), tags.get(_TILE_LENGTH, 0)
 
 
-def _rgb(image: Image.Image, exif: str) -> Image.Image:
+def _rgb(image: Image.Image, rules: ReadRules) -> Image.Image:
     image.load()
-    if exif == "apply":
+    if rules.exif == "apply":
         ImageOps.exif_transpose(image, in_place=True)
-    return image if image.mode == "RGB" else image.convert("RGB")  # `convert` copies, whatever the mode
+    return to_rgb(image, rules.grey16)

@@ -18,6 +18,7 @@ from labelstore.pipelines.annotators.spec import Preprocessing
 from labelstore.pipelines.images import image_pixels
 from labelstore.pipelines.resizing import one_core
 from labelstore.pipelines.sources.places import Place
+from labelstore.pixels import ReadRules
 
 READ_AHEAD = 32
 MOST_HELD = 2**28
@@ -30,13 +31,15 @@ class LoadedImage:
     """One image ready for the annotators, or why it is not.
 
     ``pixels`` are uint8 ``[S, S, 3]``, one array for each size that is wanted; ``jpeg`` are its bytes instead, where they are
-    to be decoded on the device; ``crc32`` is of the file's bytes, 0 if they were not read.
+    to be decoded on the device; ``crc32`` is of the file's bytes, 0 if they were not read; ``converted`` says that 8 bits were
+    made of more.
     """
 
     pixels: tuple[NDArray[np.uint8], ...] | None
     crc32: int
     error: str = ""
     jpeg: bytes | None = None
+    converted: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,8 @@ class LoadSpec:
     ----------
     inputs
         What each image is made into.
-    exif
-        ``ignore`` or ``apply``.
+    rules
+        How they become pixels.
     threads
         That decode.
     ahead
@@ -59,7 +62,7 @@ class LoadSpec:
     """
 
     inputs: tuple[Preprocessing, ...]
-    exif: str
+    rules: ReadRules
     threads: int
     ahead: int = 0
     keep_jpegs: bool = False
@@ -166,6 +169,8 @@ def _decode(file: _File, spec: LoadSpec) -> LoadedImage:
     try:
         if spec.keep_jpegs and file.data[:3] == b"\xff\xd8\xff":
             return LoadedImage(None, crc32, jpeg=file.data)
-        return LoadedImage(image_pixels(file.data, spec.inputs, spec.exif), crc32)
+        deep: list[bool] = []
+        pixels = image_pixels(file.data, spec.inputs, spec.rules, lambda: deep.append(True))
+        return LoadedImage(pixels, crc32, converted=bool(deep))
     except ImageDecodeError as error:
         return LoadedImage(None, crc32, str(error))

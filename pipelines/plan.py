@@ -68,7 +68,7 @@ class ShardReport:
     """What a finished shard says. Small: it travels from worker to client.
 
     ``failures`` holds (image id, reason); ``seconds`` the time by stage; ``notes`` what the user should know; ``num_bytes`` is
-    what was written.
+    what was written; ``converted`` counts images of which 8 bits were made.
     """
 
     shard: int
@@ -77,6 +77,7 @@ class ShardReport:
     seconds: Mapping[str, float]
     notes: tuple[str, ...] = ()
     num_bytes: int = 0
+    converted: int = 0
 
 
 def shard_size(num_rows: int) -> int:

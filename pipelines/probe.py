@@ -15,6 +15,7 @@ from labelstore.pipelines.loading import LoadSpec, load_image
 from labelstore.pipelines.maps import to_pixels
 from labelstore.pipelines.shard import cached_ensemble, keep_annotators
 from labelstore.pipelines.sources import Place
+from labelstore.pixels import ReadRules
 
 SAMPLE_IMAGES = 8
 MUCH_FLATTER = 0.5
@@ -41,7 +42,7 @@ class ProbeSpec:
     annotators: EnsembleSpec
     device: str
     top_k: int | None
-    exif: str
+    rules: ReadRules
     sample: tuple[Place, ...]
 
 
@@ -79,7 +80,7 @@ def probe_annotator(spec: ProbeSpec) -> Probe:
 
 def _whole_logits(annotators: Ensemble, spec: ProbeSpec) -> torch.Tensor | None:
     """Logits of the sample's whole images; None if none of them can be read."""
-    how = LoadSpec(annotators.inputs, spec.exif, threads=1)
+    how = LoadSpec(annotators.inputs, spec.rules, threads=1)
     images = [image for image in (load_image(place, how) for place in spec.sample) if not image.error]
     if not images:
         return None

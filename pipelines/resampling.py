@@ -21,6 +21,7 @@ from labelstore.pipelines.settings import require_decoder
 from labelstore.pipelines.shard import cached_ensemble, require_same_annotator, torch_threads
 from labelstore.pipelines.sources import ImagesSpec, Listing, list_images
 from labelstore.pipelines.sources.places import Place
+from labelstore.pixels import ReadRules
 from labelstore.pooling import pool_maps
 from labelstore.reader import LabelMapReader
 from labelstore.schema import Status, StoreInfo
@@ -71,7 +72,7 @@ def sample_again(
     require_same_annotator(annotators, info, location)
     mapper = Mapper(annotators, info, Stopwatch())
     sizes = [min(resources.batch_size, len(rows) - start) for start in range(0, len(rows), resources.batch_size)]
-    how = LoadSpec(annotators.inputs, info.exif, resources.decode_threads, 0, info.decoder == "nvjpeg")
+    how = LoadSpec(annotators.inputs, ReadRules.of(info), resources.decode_threads, 0, info.decoder == "nvjpeg")
     with torch_threads(resources.threads):
         batches = zip(itertools.accumulate([0, *sizes]), mapper.map(load_batches(places, sizes, how)), strict=False)
         found = [pair for start, batch in batches for pair in _compared(batch, reader, rows[start : start + len(batch.errors)])]

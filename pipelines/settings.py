@@ -15,6 +15,7 @@ from labelstore.pipelines.plan import shard_size
 from labelstore.pipelines.records import absolute, annotator_record, asked_and_recorded, from_the_root, weight_files
 from labelstore.pipelines.sources import Listing
 from labelstore.pipelines.versions import recorded_versions
+from labelstore.pixels import ReadRules
 from labelstore.schema import StoreInfo
 
 
@@ -40,6 +41,7 @@ class Settings:
     top_k: int | None = None
     baseline: str | None = None
     exif: str | None = None
+    grey16: str | None = None
     shard_size: int | None = None
 
     @property
@@ -95,18 +97,18 @@ class Settings:
         """Return what decodes the JPEG files of a new store."""
         return self.decoder or defaults.DECODER
 
-    def chosen_exif(self, usual: str = defaults.EXIF) -> str:
-        """Return the EXIF rule of a new store; ``usual`` is that of the images' source.
+    def chosen_rules(self, usual_exif: str = defaults.EXIF) -> ReadRules:
+        """Return how a new store's images become pixels; ``usual_exif`` is the EXIF rule of the images' source.
 
         Raises
         ------
         OptionError
             Photographs are to be turned upright by a decoder that cannot.
         """
-        exif = self.exif or usual
+        exif = self.exif or usual_exif
         if exif == "apply" and self.decoder == "nvjpeg":
             raise OptionError("--decoder nvjpeg: turns no photographs upright: --exif ignore, or --decoder pillow")
-        return exif
+        return ReadRules(exif, self.grey16 or defaults.GREY16)
 
 
 def require_decoder(decoder: str, device: str) -> None:
@@ -120,7 +122,7 @@ def require_decoder(decoder: str, device: str) -> None:
         raise OptionError("--decoder nvjpeg needs --device cuda, this run is on the CPU; use --decoder pillow")
 
 
-def new_store_info(settings: Settings, listing: Listing, found: EnsembleInfo, id_bytes: int, exif: str) -> StoreInfo:
+def new_store_info(settings: Settings, listing: Listing, found: EnsembleInfo, id_bytes: int, rules: ReadRules) -> StoreInfo:
     """Return what a new store says of itself.
 
     Raises
@@ -143,7 +145,8 @@ def new_store_info(settings: Settings, listing: Listing, found: EnsembleInfo, id
         encoding=encoding.name,
         spectral=spectral_shape(encoding, annotator.num_classes, annotator.map_size),
         baseline=baseline(encoding),
-        exif=exif,
+        exif=rules.exif,
+        grey16=rules.grey16,
         class_names=names,
         class_ids=ids,
         target_names=listing.target_names,
@@ -182,6 +185,7 @@ def require_same_settings(location: str, settings: Settings, info: StoreInfo) ->
         "--top-k": (settings.top_k, info.top_k),
         "--baseline": (settings.baseline, info.baseline),
         "--exif": (settings.exif, info.exif),
+        "--grey16": (settings.grey16, info.grey16),
         "--shard-size": (settings.shard_size, info.shard_size),
     }
     if settings.classes is not None:

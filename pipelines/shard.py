@@ -15,13 +15,14 @@ import torch
 from labelstore.errors import OptionError, StoreMismatchError
 from labelstore.pipelines.annotators.ensemble import Ensemble, load_ensemble
 from labelstore.pipelines.annotators.spec import EnsembleSpec
-from labelstore.pipelines.loading import LoadSpec, load_batches
+from labelstore.pipelines.loading import LoadedImage, LoadSpec, load_batches
 from labelstore.pipelines.maps import MapBatch, Mapper, Stopwatch
 from labelstore.pipelines.plan import JobSpec, ShardReport, ShardSpec, TaskSpec, TrialSpec
 from labelstore.pipelines.records import file_sha256
 from labelstore.pipelines.shard_rows import ShardRows
 from labelstore.pipelines.sources.places import Place
 from labelstore.pipelines.writer import LabelMapWriter
+from labelstore.pixels import ReadRules
 from labelstore.schema import StoreInfo
 
 OnShardRows = Callable[[int, int, int], None]
@@ -46,12 +47,13 @@ def annotate_shards(spec: TaskSpec, on_rows: OnShardRows | None = None) -> Itera
     mapper = _mapper(job, writer, watch)
     sizes = [_batch_sizes(len(shard.places), job.batch_size) for shard in shards]
     places = [place for shard in shards for place in shard.places]
-    batches = _batches(job, mapper, places, [size for each in sizes for size in each])
+    converted = _Converted()
+    batches = _batches(job, mapper, places, [size for each in sizes for size in each], converted)
     writing: Future[ShardReport] | None = None
     with torch_threads(job.threads), ThreadPoolExecutor(1, "write") as executor:
         for shard, each in zip(shards, sizes, strict=True):
             report, rows = _annotate(shard, itertools.islice(batches, len(each)), writer, on_rows)
-            report = replace(report, notes=tuple(mapper.notes))
+            report = replace(report, notes=tuple(mapper.notes), converted=converted.take())
             if writing is not None:
                 yield writing.result()
             writing = executor.submit(_write, report, rows, watch)
@@ -64,7 +66,7 @@ def try_rows(spec: TrialSpec, on_rows: OnShardRows | None = None) -> None:
     mapper = _mapper(spec.job, _open_writer(spec.job), Stopwatch())
     sizes = _batch_sizes(len(spec.places), spec.job.batch_size)
     with torch_threads(spec.job.threads):
-        for _ in _batches(spec.job, mapper, spec.places, sizes):
+        for _ in _batches(spec.job, mapper, spec.places, sizes, _Converted()):
             if on_rows is not None:
                 on_rows(spec.shard, 0, 0)
 
@@ -75,9 +77,27 @@ def _mapper(job: JobSpec, writer: LabelMapWriter, watch: Stopwatch) -> Mapper:
     return Mapper(annotators, writer.info, watch)
 
 
-def _batches(job: JobSpec, mapper: Mapper, places: Sequence[Place], sizes: Sequence[int]) -> Iterator[MapBatch]:
+class _Converted:
+    """Counts images of which 8 bits were made. Batches are loaded ahead: a shard's count may hold some of the next one's."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def counted(self, batches: Iterator[list[LoadedImage]]) -> Iterator[list[LoadedImage]]:
+        for batch in batches:
+            self._count += sum(image.converted for image in batch)
+            yield batch
+
+    def take(self) -> int:
+        count, self._count = self._count, 0
+        return count
+
+
+def _batches(
+    job: JobSpec, mapper: Mapper, places: Sequence[Place], sizes: Sequence[int], converted: _Converted
+) -> Iterator[MapBatch]:
     loaded = load_batches(places, sizes, _load_spec(mapper.annotators, mapper.info, job))
-    return mapper.map(mapper.watch.timed("wait for images", loaded))
+    return mapper.map(mapper.watch.timed("wait for images", converted.counted(loaded)))
 
 
 def _annotate(
@@ -105,7 +125,7 @@ def _batch_sizes(rows: int, batch_size: int) -> list[int]:
 
 
 def _load_spec(annotators: Ensemble, info: StoreInfo, job: JobSpec) -> LoadSpec:
-    return LoadSpec(annotators.inputs, info.exif, job.decode_threads, job.decode_ahead, info.decoder == "nvjpeg")
+    return LoadSpec(annotators.inputs, ReadRules.of(info), job.decode_threads, job.decode_ahead, info.decoder == "nvjpeg")
 
 
 @functools.lru_cache(maxsize=1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.plan import ShardReport
+from labelstore.pixels import DEEP
 
 
 @dataclass
@@ -20,6 +21,8 @@ class Tally:
     done: int = 0
     failed: int = 0
     num_bytes: int = 0
+    converted: int = 0
+    refused: int = 0
     notes: set[str] = field(default_factory=set)
 
     def progress(self, shard: int, done: int, failed: int) -> None:
@@ -38,12 +41,25 @@ class Tally:
             self.done += report.rows - len(report.failures)
             self.failed += len(report.failures)
             self.num_bytes += report.num_bytes
+            self.converted += report.converted
+            self.refused += sum(reason.startswith(DEEP) for _, reason in report.failures)
             self._tell()
             self.observer.written(self.num_bytes)
         for note in report.notes:
             if note not in self.notes:
                 self.notes.add(note)
                 self.observer.warning(note)
+
+    def conclude(self, grey16: str) -> None:
+        """All shards are committed: say what became of images of more than 8 bits."""
+        if self.refused:
+            self.observer.warning(
+                f"{self.refused:,} images are {DEEP} and failed. A new store with --grey16 scale makes 8 bits of them; "
+                "--grey16 clip takes them as ImageFolder does, most of them as white"
+            )
+        if self.converted:
+            how = "scaled to 8" if grey16 == "scale" else "clipped at 255, most of them to white, as ImageFolder does"
+            self.observer.warning(f"{self.converted:,} images are {DEEP}: {how}")
 
     def _tell(self) -> None:
         done, failed = (sum(counts) for counts in zip((self.done, self.failed), *self.running.values(), strict=True))

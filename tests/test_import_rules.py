@@ -61,7 +61,13 @@ ALLOWED = {
     "timm": ("labelstore.pipelines.annotators",),
     "fsspec": ("labelstore.pipelines.sources", "labelstore.storage.remote", "labelstore.storage.patient_store"),
     "pyarrow": ("labelstore.pipelines.sources",),
-    "PIL": ("labelstore.pipelines.images", "labelstore.pipelines.resizing", "labelstore.cli", "labelstore.torch"),
+    "PIL": (
+        "labelstore.pixels",
+        "labelstore.pipelines.images",
+        "labelstore.pipelines.resizing",
+        "labelstore.cli",
+        "labelstore.torch",
+    ),
     "numba": (
         "labelstore.encodings.compiling",
         "labelstore.encodings.topk_compiled",

@@ -13,6 +13,7 @@ from labelstore.cli.picture import overlay
 from labelstore.errors import ImageDecodeError, ImagesError
 from labelstore.pipelines.images import decode_image
 from labelstore.pipelines.photographs import Photographs
+from labelstore.pixels import ReadRules
 from labelstore.reader import LabelMapReader
 
 _SIDE = 240
@@ -34,7 +35,7 @@ def example_of(reader: LabelMapReader, photographs: Photographs, row: int) -> Ex
     label_map, image_id = reader[row], reader.ids[row]
     view = MapView.from_map(label_map.classes, label_map.scores, reader.num_classes)
     try:
-        photo = decode_image(photographs.root(row).read(image_id), reader.info.exif)
+        photo = decode_image(photographs.root(row).read(image_id), ReadRules.of(reader.info))
         photo.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
     except (ImagesError, ImageDecodeError):
         blank = Image.new("RGB", (_SIDE, max(_SIDE * view.height // view.width, 1)), _GREY)

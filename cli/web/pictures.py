@@ -15,6 +15,7 @@ from labelstore.cli.web.naming import ONE_ROW, one_row
 from labelstore.cli.web.parameters import Parameter
 from labelstore.cli.web.site import Site
 from labelstore.pipelines.images import decode_image
+from labelstore.pixels import ReadRules
 
 SIDES = ("256", "1280")
 JPEG, PNG = "image/jpeg", "image/png"
@@ -25,17 +26,18 @@ def _photo(call: Call) -> Response:
     image_id = site.reader.ids[row]
     root = site.photographs.root(row)
     stamp = root.stamp(image_id) or f"{site.reader.image_crc32(row):08x}"
-    key = f"photo {side} {site.info.exif} {stamp} {row} {image_id}"
+    rules = ReadRules.of(site.info)
+    key = f"photo {side} {rules} {stamp} {row} {image_id}"
     return tagged(
         call,
         key,
-        lambda: Response(site.pictures.get(key, lambda: _small(root.read(image_id), site.info.exif, side)), media_type=JPEG),
+        lambda: Response(site.pictures.get(key, lambda: _small(root.read(image_id), rules, side)), media_type=JPEG),
     )
 
 
-def _small(data: bytes, exif: str, side: int) -> bytes:
+def _small(data: bytes, rules: ReadRules, side: int) -> bytes:
     """Decode a photograph as annotate does, and encode it anew: nothing of the file itself goes out."""
-    image = decode_image(data, exif)
+    image = decode_image(data, rules)
     image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=88)

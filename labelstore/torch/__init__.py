@@ -9,7 +9,7 @@ from labelstore.class_map_file import read_class_map
 from labelstore.torch.augment import without_geometry
 from labelstore.torch.dataset import SoftLabelDataset
 from labelstore.torch.follow import FollowedTransform, follow
-from labelstore.torch.images import load_upright
+from labelstore.torch.images import ImageLoader, load_upright, loader_for
 from labelstore.torch.mixing import SoftMixup
 from labelstore.torch.pooling import pool, pool_logits
 from labelstore.torch.region import CropBox
@@ -18,11 +18,13 @@ from labelstore.torch.sparse import SparseLabels, soft_cross_entropy, sparsify
 __all__ = [
     "CropBox",
     "FollowedTransform",
+    "ImageLoader",
     "SoftLabelDataset",
     "SoftMixup",
     "SparseLabels",
     "follow",
     "load_upright",
+    "loader_for",
     "match_classes",
     "pool",
     "pool_logits",

@@ -15,10 +15,11 @@ from torch.utils.data import Dataset
 from labelstore.class_map import ClassMap, match_classes
 from labelstore.encodings import find_encoding
 from labelstore.errors import LabelStoreError, OptionError, PendingRowError, TransformError
+from labelstore.pixels import ReadRules
 from labelstore.reader import LabelMapReader
 from labelstore.schema import Status
 from labelstore.torch.follow import follow
-from labelstore.torch.images import DatasetImages, Ids, check_crc32, check_orientation
+from labelstore.torch.images import DatasetImages, Ids, check_crc32, check_loaders
 from labelstore.torch.pooling import pool
 
 YIELDS = ("labels", "maps")
@@ -105,7 +106,7 @@ class SoftLabelDataset(Dataset[Any]):
         self.dataset, self.reader = dataset, reader
         self._transform = follow(transform) if transform is not None else None
         self._images = DatasetImages(dataset, ids, image_key, label_key)
-        check_orientation(self._images.loaders, reader.info.exif)
+        check_loaders(self._images.loaders, ReadRules.of(reader.info))
         self.class_map = match_classes(reader.info, self._images.classes, class_map, repr(reader))
         """int64 ``[D]`` or ``[D, G]``: the store's classes of each of the data set's; None where they are the same."""
         self._rows = find_rows(reader, self._images.ids, missing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from PIL import Image, ImageOps
 from torchvision.datasets.folder import default_loader, pil_loader
 
 from labelstore.errors import ImageMismatchError, ImagesError
+from labelstore.pixels import AS_IMAGE_FOLDER, ReadRules, to_rgb
 from labelstore.reader import LabelMapReader
 from labelstore.torch.datasets import look_at
 
@@ -21,6 +23,30 @@ def load_upright(path: str | Path) -> Image.Image:
     """Load an image as RGB, turned as its EXIF tag says: the loader for stores that were annotated with ``--exif apply``."""
     with Image.open(path) as image:
         return ImageOps.exif_transpose(image).convert("RGB")
+
+
+@dataclass(frozen=True)
+class ImageLoader:
+    """Loads an image as RGB by the rules that a store's images were read by; what ImageFolder takes as ``loader``.
+
+    Raises
+    ------
+    ImageDecodeError
+        When called: greyscale of more than 8 bits, and the rule is ``fail``.
+    """
+
+    rules: ReadRules
+
+    def __call__(self, path: str | Path) -> Image.Image:
+        """Load an image."""
+        with Image.open(path) as image:
+            image.load()
+            return to_rgb(ImageOps.exif_transpose(image) if self.rules.exif == "apply" else image, self.rules.grey16)
+
+
+def loader_for(reader: LabelMapReader) -> ImageLoader:
+    """Return the loader that reads images as the annotator of a store saw them."""
+    return ImageLoader(ReadRules.of(reader.info))
 
 
 class DatasetImages:
@@ -90,17 +116,32 @@ def check_crc32(reader: LabelMapReader, row: int, key: str, path: str) -> None:
         )
 
 
-def check_orientation(loaders: Sequence[Any], exif: str) -> None:
-    """Refuse loaders of which one is known to turn images otherwise than the store's annotator saw them.
+def check_loaders(loaders: Sequence[Any], stored: ReadRules) -> None:
+    """Refuse loaders of which one is known to make other pixels of an image than the store's annotator saw.
 
     Raises
     ------
     ImagesError
     """
-    if exif == "apply" and any(loader in (default_loader, pil_loader) for loader in loaders):
-        raise ImagesError(
-            "the store was made of images turned upright (exif: apply), which torchvision's loader does not do: "
-            "ImageFolder(..., loader=labelstore.torch.load_upright)"
-        )
-    if exif == "ignore" and load_upright in loaders:
-        raise ImagesError("the store was made of images as they are stored (exif: ignore): leave load_upright out")
+    for rules in (rules for loader in loaders if (rules := _rules_of(loader)) is not None):
+        if stored.exif == "apply" != rules.exif:
+            raise ImagesError(
+                "the store was made of images turned upright (exif: apply), which torchvision's loader does not do: "
+                "ImageFolder(..., loader=labelstore.torch.load_upright), or loader_for(reader)"
+            )
+        if stored.exif == "ignore" != rules.exif:
+            raise ImagesError("the store was made of images as they are stored (exif: ignore): leave load_upright out")
+        if stored.grey16 != "fail" != rules.grey16 and stored.grey16 != rules.grey16:
+            raise ImagesError(
+                f"the store was made with --grey16 {stored.grey16}, the loader's rule for greyscale of more than 8 bits is "
+                f"{rules.grey16!r}: ImageFolder(..., loader=labelstore.torch.loader_for(reader))"
+            )
+
+
+def _rules_of(loader: Any) -> ReadRules | None:
+    """The rules of a loader that is known; None of any other."""
+    if isinstance(loader, ImageLoader):
+        return loader.rules
+    if loader in (default_loader, pil_loader):
+        return AS_IMAGE_FOLDER
+    return ReadRules(exif="apply") if loader is load_upright else None

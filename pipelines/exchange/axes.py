@@ -29,6 +29,7 @@ from labelstore.pipelines.new_store import MapsRecord, info_of
 from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.shard import cached_ensemble
 from labelstore.pipelines.sources import ImagesSpec, Place, list_images
+from labelstore.pixels import ReadRules
 from labelstore.pooling import softmax
 from labelstore.records import AXES
 
@@ -105,7 +106,7 @@ def _score(distances: NDArray[np.float64]) -> AxesScore:
 
 
 def _distances(check: AxesCheck, annotators: Ensemble, folder: PtFolder, num_classes: int) -> Iterator[tuple[float, float]]:
-    how = LoadSpec(annotators.inputs, check.exif, threads=1)
+    how = LoadSpec(annotators.inputs, ReadRules(check.exif), threads=1)
     boxes = training_crops(_CROPS)
     for place, file in _pairs(check.images, folder):
         image = load_image(place, how)

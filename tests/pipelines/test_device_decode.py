@@ -52,7 +52,7 @@ def jpeg(image: Image.Image, **options: object) -> bytes:
 
 def far_from_pillow(data: bytes, wants: Wants, found: list[torch.Tensor]) -> float:
     """The largest mean difference of pixels over the inputs."""
-    expected = image_pixels(data, wants.inputs, "ignore")
+    expected = image_pixels(data, wants.inputs)
     assert [tuple(part.shape) for part in found] == [part.shape for part in expected]
     assert {(part.dtype, part.device.type) for part in found} == {(torch.uint8, wants.device.type)}
     return max(float(np.abs(got.cpu().numpy().astype(float) - want).mean()) for got, want in zip(found, expected, strict=True))
@@ -132,7 +132,7 @@ def test_no_files_at_all():
 
 def test_jpegs_take_their_places_among_other_images():
     wants = Wants("cpu", "bilinear")
-    data, pixels = jpeg(photo()), image_pixels(jpeg(draw("blue")), wants.inputs, "ignore")
+    data, pixels = jpeg(photo()), image_pixels(jpeg(draw("blue")), wants.inputs)
     images = [
         LoadedImage(pixels, 1),
         LoadedImage(None, 2, jpeg=data),

@@ -23,6 +23,7 @@ from labelstore.errors import ImageDecodeError
 from labelstore.pipelines.annotators import Preprocessing
 from labelstore.pipelines.image_memory import Room
 from labelstore.pipelines.images import decode_image, image_pixels
+from labelstore.pixels import GREY16_RULES, ReadRules
 
 RNG = np.random.default_rng(7)
 NOISE = RNG.integers(0, 256, (19, 31, 4), np.uint8)
@@ -128,14 +129,14 @@ def test_exif_rotation_is_ignored_as_image_folder_does_or_applied(orientation, t
     RGB.save(path, exif=turned(orientation))
     data = path.read_bytes()
     np.testing.assert_array_equal(np.asarray(decode_image(data)), np.asarray(default_loader(str(path))))
-    np.testing.assert_array_equal(np.asarray(decode_image(data, "ignore")), NOISE[..., :3])
-    np.testing.assert_array_equal(np.asarray(decode_image(data, "apply")), UPRIGHT[orientation](NOISE[..., :3]))
+    np.testing.assert_array_equal(np.asarray(decode_image(data, ReadRules("ignore"))), NOISE[..., :3])
+    np.testing.assert_array_equal(np.asarray(decode_image(data, ReadRules("apply"))), UPRIGHT[orientation](NOISE[..., :3]))
 
 
 def test_broken_exif_does_not_lose_the_image():
     _, data = save("a.jpg", RGB, exif=b"Exif\0\0MM\0\x2a\xff\xff\xff\xff garbage")
     for exif in ("ignore", "apply"):
-        assert decode_image(data, exif).size == RGB.size
+        assert decode_image(data, ReadRules(exif)).size == RGB.size
 
 
 def huge_png() -> bytes:
@@ -174,7 +175,7 @@ def test_damaged_bytes_give_pixels_or_a_reason_and_nothing_else(kind):
         for _ in range(dice.randrange(5)):
             broken[dice.randrange(len(broken))] = dice.randrange(256)
         try:
-            decode_image(bytes(broken), dice.choice(["ignore", "apply"]))
+            decode_image(bytes(broken), ReadRules(dice.choice(["ignore", "apply"]), dice.choice(GREY16_RULES)))
         except ImageDecodeError as error:
             assert str(error)
 
@@ -195,7 +196,7 @@ def test_the_whole_image_is_squashed_to_the_input_square(interpolation):
     image = Image.new("RGB", (90, 30), "red")
     image.paste("blue", (60, 0, 90, 30))
     how = Preprocessing(30, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), interpolation)
-    (pixels,) = image_pixels(save("a.png", image)[1], (how,), "ignore")
+    (pixels,) = image_pixels(save("a.png", image)[1], (how,))
     assert (pixels.shape, pixels.dtype) == ((30, 30, 3), np.uint8)
     assert (pixels[:, :16] == (255, 0, 0)).all()  # two thirds of the width, not of a centre crop
     assert (pixels[:, 24:] == (0, 0, 255)).all()
@@ -255,31 +256,31 @@ BOMBS = {
 @pytest.mark.parametrize("kind", BOMBS)
 def test_bombs_are_refused_by_their_headers(kind):
     with pytest.raises(ImageDecodeError, match=r"pixels"):
-        image_pixels(BOMBS[kind](), (SMALL,), "ignore")
+        image_pixels(BOMBS[kind](), (SMALL,))
 
 
 def test_a_whole_image_of_400_million_pixels_is_refused():
     data = black_png(20_000, 20_000)
     assert len(data) < 10**6
     with pytest.raises(ImageDecodeError, match="400000000 pixels"):
-        image_pixels(data, (SMALL,), "ignore")
+        image_pixels(data, (SMALL,))
 
 
 def test_pillows_limit_may_be_lifted_and_ours_stays(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     with pytest.raises(ImageDecodeError, match=r"20000 x 20000 pixels are too many: expected at most 178956970"):
-        image_pixels(black_png(20_000, 20_000), (SMALL,), "ignore")
+        image_pixels(black_png(20_000, 20_000), (SMALL,))
 
 
 @pytest.mark.parametrize(("width", "height"), [(65_536, 1), (1, 65_536), (200_000, 10)])
 def test_an_image_with_too_long_a_side_is_refused(width, height):
     with pytest.raises(ImageDecodeError, match=f"{width} x {height} pixels are too many: expected sides of at most 65535"):
-        image_pixels(black_png(width, height), (SMALL,), "ignore")
+        image_pixels(black_png(width, height), (SMALL,))
 
 
 @pytest.mark.parametrize("size", [(65_535, 1), (1, 65_535), (65_535, 100), (100, 65_535)])
 def test_a_narrow_image_is_resized(size):
-    (pixels,) = image_pixels(black_png(*size), (SMALL,), "ignore")
+    (pixels,) = image_pixels(black_png(*size), (SMALL,))
     assert pixels.shape == (30, 30, 3)
     assert not pixels.any()
 
@@ -287,7 +288,7 @@ def test_a_narrow_image_is_resized(size):
 def test_a_tall_image_whose_rows_would_be_widened_beyond_the_limit_is_refused():
     wide = Preprocessing(8192, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bilinear")
     with pytest.raises(ImageDecodeError, match="1 x 60000 pixels are too many"):
-        image_pixels(black_png(1, 60_000), (wide,), "ignore")
+        image_pixels(black_png(1, 60_000), (wide,))
 
 
 def test_texts_and_colour_profiles_that_are_bombs_are_refused():
@@ -341,6 +342,7 @@ from pathlib import Path
 from labelstore.pipelines.annotators import Preprocessing
 from labelstore.pipelines.images import image_pixels
 from labelstore.pipelines.resources import keep_the_heap
+from labelstore.pixels import ReadRules
 
 keep_the_heap()
 how = (Preprocessing(224, (0.5,) * 3, (0.5,) * 3, "bicubic"),)
@@ -348,7 +350,7 @@ peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 files = [Path(name).read_bytes() for name in sys.argv[1:]]
 before = peak()
 with ThreadPoolExecutor(4) as executor:
-    for (pixels,) in executor.map(lambda data: image_pixels(data, how, "apply"), files):
+    for (pixels,) in executor.map(lambda data: image_pixels(data, how, ReadRules("apply", "scale")), files):
         assert pixels.shape == (224, 224, 3)
 print(peak() - before)
 """

@@ -18,6 +18,7 @@ from labelstore.pipelines.annotators import Preprocessing
 from labelstore.pipelines.images import image_pixels
 from labelstore.pipelines.loading import READ_AHEAD, LoadSpec, load_batches, load_image
 from labelstore.pipelines.sources import FilePlace
+from labelstore.pixels import AS_IMAGE_FOLDER
 
 SMALL = Preprocessing(16, (0.5,) * 3, (0.5,) * 3, "bilinear")
 LARGE = Preprocessing(40, (0.5,) * 3, (0.5,) * 3, "bicubic")
@@ -67,7 +68,7 @@ def counted(count: int) -> tuple[list[CountedPlace], Counter]:
 
 
 def spec(ahead: int = 0, threads: int = 2, **more) -> LoadSpec:
-    return LoadSpec((SMALL,), "ignore", threads, ahead, **more)
+    return LoadSpec((SMALL,), AS_IMAGE_FOLDER, threads, ahead, **more)
 
 
 def threads_of_ours() -> list[str]:
@@ -127,10 +128,10 @@ def test_nothing_is_decoded_ahead_unless_it_is_wanted(monkeypatch):
 
 def test_an_image_is_made_into_every_input(tmp_path):
     file = paint(tmp_path / "x.png", "red", "blue")
-    loaded = load_image(FilePlace(str(file)), LoadSpec((SMALL, LARGE), "ignore", 1))
+    loaded = load_image(FilePlace(str(file)), LoadSpec((SMALL, LARGE), AS_IMAGE_FOLDER, 1))
     assert [part.shape for part in loaded.pixels] == [(16, 16, 3), (40, 40, 3)]
     assert (loaded.error, loaded.jpeg, loaded.crc32) == ("", None, zlib.crc32(file.read_bytes()))
-    for part, expected in zip(loaded.pixels, image_pixels(file.read_bytes(), (SMALL, LARGE), "ignore"), strict=True):
+    for part, expected in zip(loaded.pixels, image_pixels(file.read_bytes(), (SMALL, LARGE)), strict=True):
         np.testing.assert_array_equal(part, expected)
 
 

@@ -18,6 +18,7 @@ from labelstore.pipelines.annotators import AnnotatorSpec, EnsembleSpec, load_en
 from labelstore.pipelines.loading import LoadSpec, load_batches, load_image
 from labelstore.pipelines.maps import Mapper, Stopwatch, to_pixels
 from labelstore.pipelines.sources import FilePlace
+from labelstore.pixels import AS_IMAGE_FOLDER
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def places(tmp_path):
 
 
 def load_spec(annotators):
-    return LoadSpec(annotators.inputs, "ignore", threads=2)
+    return LoadSpec(annotators.inputs, AS_IMAGE_FOLDER, threads=2)
 
 
 def mapped(places, annotators, info, sizes):
