@@ -111,6 +111,9 @@ def _triple(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
 @click.option("--id-column", metavar="NAME", help="Column of image ids; @row: file and row.  [default: the images' paths]")
 @click.option("--label-column", metavar="NAME", help="Column of labels; @none: leave them out.  [default: label]")
 @class_map_option
+@click.option(
+    "--hidden", is_flag=True, help="Take hidden images of a folder or tar file too: names that begin with a dot, __MACOSX."
+)
 @click.option("--extend", is_flag=True, help="Add images that the store has no rows for; what is done is not touched.")
 @click.option("--retry-failed", is_flag=True, help="Make the shards of images that failed once more.")
 @run_options
@@ -122,6 +125,7 @@ def command(
     image_column: str | None,
     id_column: str | None,
     label_column: str | None,
+    hidden: bool,
     class_map: str | None,
     extend: bool,
     retry_failed: bool,
@@ -153,7 +157,7 @@ def command(
     if not images:
         images = (str(copy_samples(Path(FOLDER))),)
         tell(how.console(), f"No images given: annotating the sample photographs, copied to {FOLDER}/")
-    source = ImagesSpec(images, images_root, image_column, id_column, label_column)
+    source = ImagesSpec(images, images_root, image_column, id_column, label_column, hidden)
     settings = Settings(**{**choices, "model": choices["model"] or None})
 
     def run(observer: Observer) -> Summary:

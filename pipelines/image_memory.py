@@ -41,7 +41,7 @@ class Room:
 ROOM = Room(MOST_PIXELS)
 
 
-def pixels_held(size: tuple[int, int], side: int, tile: tuple[int, int] = (0, 0)) -> int:
+def pixels_held(size: tuple[int, int], side: int, tile: tuple[int, int] = (0, 0), most: int = MOST_PIXELS) -> int:
     """Return how many pixels there are while an image is made into a square: its own, its copy where one is made, those of its
     rows when they have that width already, and those of a tile, which may be larger than the image.
 
@@ -54,9 +54,9 @@ def pixels_held(size: tuple[int, int], side: int, tile: tuple[int, int] = (0, 0)
     if max(width, height) > MOST_SIDE:
         raise ImageDecodeError(f"{width} x {height} pixels are too many: expected sides of at most {MOST_SIDE}")
     count = width * height + side * height + tile[0] * tile[1]
-    if count > MOST_PIXELS:
+    if count > most:
         tiles = f" in tiles of {tile[0]} x {tile[1]}" if any(tile) else ""
-        raise ImageDecodeError(f"{width} x {height} pixels{tiles} are too many: expected at most {MOST_PIXELS}")
+        raise ImageDecodeError(f"{width} x {height} pixels{tiles} are too many: expected at most {most}")
     return count + count // 2 if width * height <= LARGE else count
 
 

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from labelstore.errors import ImageDecodeError
+from labelstore.image_formats import formats, is_tga
 from labelstore.pipelines.annotators.spec import Preprocessing
-from labelstore.pipelines.image_memory import ROOM, pixels_held, webp_size
+from labelstore.pipelines.image_memory import MOST_PIXELS, ROOM, pixels_held, webp_size
 from labelstore.pipelines.resizing import LARGE, squash
 from labelstore.pixels import AS_IMAGE_FOLDER, ReadRules, is_deep, to_rgb
 
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP")
-"""Pillow's names of what is decoded. It knows others too, and runs programs for some of them."""
+_HUNGRY = ("JPEG2000", "AVIF", "HEIF")
+"""Formats whose decoders hold twice the memory of others."""
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
 """TIFF's numbers of these tags."""
 
@@ -115,9 +116,11 @@ def _opened(data: bytes, side: int = 0) -> Iterator[Image.Image]:
             size = webp_size(data)
             if size is not None:
                 room.enter_context(ROOM.for_pixels(2 * pixels_held(size, side)))
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image = _open(data)
             if size is None:
-                room.enter_context(ROOM.for_pixels(pixels_held(image.size, side, _tile(image))))
+                hungry = 2 if image.format in _HUNGRY else 1
+                held = pixels_held(image.size, side, _tile(image), MOST_PIXELS // hungry)
+                room.enter_context(ROOM.for_pixels(hungry * held))
             yield image
     except ImageDecodeError:
         raise
@@ -128,6 +131,16 @@ def _opened(data: bytes, side: int = 0) -> Iterator[Image.Image]:
     except Exception as error:  # Pillow's plugins raise whatever a broken file makes them raise
         words = str(error).split("<")[0].strip() or type(error).__name__
         raise ImageDecodeError(f"cannot be decoded: {words}") from error
+
+
+def _open(data: bytes) -> Image.Image:
+    known = [name for name in formats() if name != "TGA"]
+    try:
+        return Image.open(io.BytesIO(data), formats=known)
+    except UnidentifiedImageError:
+        if not is_tga(data):
+            raise
+        return Image.open(io.BytesIO(data), formats=["TGA"])
 
 
 def _what_else(data: bytes) -> str:

@@ -62,6 +62,7 @@ ALLOWED = {
     "fsspec": ("labelstore.pipelines.sources", "labelstore.storage.remote", "labelstore.storage.patient_store"),
     "pyarrow": ("labelstore.pipelines.sources",),
     "PIL": (
+        "labelstore.image_formats",
         "labelstore.pixels",
         "labelstore.pipelines.images",
         "labelstore.pipelines.resizing",

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from labelstore.errors import ImagesError
+from labelstore.image_formats import extensions
 from labelstore.pipelines.sources.bytesio import LISTING_SECONDS, call, with_retries
-from labelstore.pipelines.sources.listing import Listing, check_ids, folder_targets
-from labelstore.pipelines.sources.places import FilePlace
-from labelstore.pipelines.sources.spec import EXTENSIONS, PARQUETS, TARS, is_image_name, is_url
+from labelstore.pipelines.sources.listing import NOT_UTF8, Listing, check_ids, escaped_id, folder_targets, is_text
+from labelstore.pipelines.sources.passing_over import chosen_names
+from labelstore.pipelines.sources.places import ExcludedPlace, FilePlace, Place
+from labelstore.pipelines.sources.spec import PARQUETS, TARS, is_url
 
 _SOURCES = "a folder of images, a list (.txt, .csv), or tar or Parquet files"
 
@@ -20,13 +22,17 @@ _SOURCES = "a folder of images, a list (.txt, .csv), or tar or Parquet files"
 class _Below:
     root: str
     ids: tuple[str, ...]
+    unnameable: Mapping[str, Place]
 
-    def __getitem__(self, row: int) -> FilePlace:
-        return FilePlace(f"{self.root}/{self.ids[row]}")
+    def __getitem__(self, row: int) -> Place:
+        image_id = self.ids[row]
+        return self.unnameable.get(image_id) or FilePlace(f"{self.root}/{image_id}")
 
 
-def list_folder(location: str) -> Listing:
+def list_folder(location: str, hidden: bool = False) -> Listing:
     """List the images below a folder, links followed, in byte order of their paths.
+
+    A file whose name is not UTF-8 has an id with the bytes escaped, and its row fails.
 
     Raises
     ------
@@ -35,16 +41,17 @@ def list_folder(location: str) -> Listing:
     """
     root = location.rstrip("/") if is_url(location) else str(Path(location).absolute())
     found = _remote(root) if is_url(location) else list(walk_files(Path(location), _SOURCES))
-    names = sorted((name for name in found if is_image_name(name)), key=os.fsencode)
+    names, notes = chosen_names(found, hidden)
     if not names:
         raise ImagesError(
             f"{location}: no images below this folder ({len(found)} other files){_hint(location, found)}; "
-            f"known: {', '.join(EXTENSIONS)}"
+            f"known: {', '.join(extensions())}{''.join(f'. {note}' for note in notes)}"
         )
-    ids = tuple(names)
-    places = _Below(root, ids)
+    escaped = {name: escaped_id(name) for name in names if not is_text(name)}
+    ids = tuple(sorted((escaped.get(name, name) for name in names), key=str.encode))
+    places = _Below(root, ids, {image_id: ExcludedPlace(NOT_UTF8) for image_id in escaped.values()})
     check_ids(ids, places, location)
-    return Listing(root, ids, *folder_targets(ids), places)
+    return Listing(root, ids, *folder_targets(ids), places, notes)
 
 
 def _hint(location: str, names: list[str]) -> str:

@@ -15,6 +15,7 @@ from labelstore.errors import ImagesError
 from labelstore.pipelines.sources.places import Place
 
 NO_LABEL = -1
+NOT_UTF8 = "the file's name is not UTF-8: rename it, or no data set finds its row"
 _SHOWN = 3
 Targets = tuple[NDArray[np.int32], tuple[str, ...] | None]
 
@@ -83,6 +84,16 @@ def check_ids(ids: Sequence[str], places: Places, where: str) -> None:
 def _shown(text: str) -> str:
     """A text that can be printed, whatever bytes are in file names."""
     return text.encode(errors="backslashreplace").decode()
+
+
+def is_text(name: str) -> bool:
+    """Whether a file's name is UTF-8."""
+    return name.isascii() or not any("\udc80" <= letter <= "\udcff" for letter in name)
+
+
+def escaped_id(name: str) -> str:
+    """Return an image id of a file whose name is not UTF-8: its odd bytes as ``\\xe9``."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def id_problem(image_id: str) -> str:

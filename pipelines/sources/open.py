@@ -27,14 +27,14 @@ def list_images(images: ImagesSpec | Path | str) -> Listing:
     kind = spec.kind
     _check_columns(spec, kind)
     if kind == "folder":
-        return list_folder(spec.locations[0])
+        return list_folder(spec.locations[0], spec.hidden)
     if kind == "list":
         return list_paths(spec)
     files = _files(spec.locations)
     if kind == "tar":
         from labelstore.pipelines.sources.tar import list_tars
 
-        return list_tars(files, ", ".join(spec.locations))
+        return list_tars(files, ", ".join(spec.locations), spec.hidden)
     from labelstore.pipelines.sources.parquet import list_parquets
 
     return list_parquets(files, spec)

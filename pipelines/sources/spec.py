@@ -10,8 +10,6 @@ from pathlib import Path
 
 from labelstore.errors import ImagesError
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
-"""torchvision's ImageFolder's, and GIF."""
 LISTS, TABLES, TARS, PARQUETS = (".txt", ".lst"), (".csv", ".tsv"), (".tar",), (".parquet",)
 _KINDS = {"list": (*LISTS, *TABLES), "tar": TARS, "parquet": PARQUETS}
 _PACKED = (".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst")
@@ -37,6 +35,8 @@ class ImagesSpec:
     image_column, id_column, label_column
         Columns of a Parquet file or CSV list. None: the usual names. An id column of ``@row`` numbers the rows; a
         label column of ``@none`` leaves labels out.
+    hidden
+        Whether hidden files of folders and tar files are images too: names that begin with a dot, ``__MACOSX``.
     """
 
     locations: tuple[str, ...]
@@ -44,6 +44,7 @@ class ImagesSpec:
     image_column: str | None = None
     id_column: str | None = None
     label_column: str | None = None
+    hidden: bool = False
 
     @property
     def kind(self) -> str:
@@ -78,11 +79,6 @@ def is_folder(location: str) -> bool:
         return Path(location).is_dir()
     except OSError:  # too long for a name
         return False
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file is an image by its extension."""
-    return name.lower().endswith(EXTENSIONS)
 
 
 def expand_braces(pattern: str) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import mimetypes
 import tarfile
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,11 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.errors import ImagesError
+from labelstore.image_formats import is_image_name
 from labelstore.pipelines.sources import tar_index
 from labelstore.pipelines.sources.bytesio import open_file
-from labelstore.pipelines.sources.listing import Listing, Reordered, check_ids, sorted_by_id, stated_targets
-from labelstore.pipelines.sources.places import PartPlace
-from labelstore.pipelines.sources.spec import is_image_name
+from labelstore.pipelines.sources.listing import (
+    NOT_UTF8,
+    Listing,
+    Reordered,
+    check_ids,
+    escaped_id,
+    is_text,
+    sorted_by_id,
+    stated_targets,
+)
+from labelstore.pipelines.sources.passing_over import extension_of, is_hidden, others_note, seen_names
+from labelstore.pipelines.sources.places import ExcludedPlace, PartPlace, Place
 from labelstore.pipelines.sources.tar_index import TarIndex
 from labelstore.pipelines.sources.tar_labels import ENDING, MOST_BYTES, TarLabels
 
@@ -29,14 +41,18 @@ class _Members:
     indices: Sequence[TarIndex]
     firsts: NDArray[np.int64]
 
-    def __getitem__(self, row: int) -> PartPlace:
+    def __getitem__(self, row: int) -> Place:
         file = int(np.searchsorted(self.firsts, row, side="right")) - 1
         index, at = self.indices[file], row - int(self.firsts[file])
+        if not is_text(index.names[at]):
+            return ExcludedPlace(NOT_UTF8)
         return PartPlace(self.files[file], index.names[at], int(index.starts[at]), int(index.lengths[at]))
 
 
-def list_tars(files: Sequence[str], where: str) -> Listing:
+def list_tars(files: Sequence[str], where: str, hidden: bool = False) -> Listing:
     """List the images in tar files, in byte order of their names. Labels: ``.cls`` members, else folders.
+
+    A member whose name is not UTF-8 has an id with the bytes escaped, and its row fails.
 
     Raises
     ------
@@ -45,9 +61,13 @@ def list_tars(files: Sequence[str], where: str) -> Listing:
     """
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         indices = list(threads.map(_index_of, files))
-    ids = [name for index in indices for name in index.names]
+    others = sum((Counter(dict(index.others)) for index in indices), Counter[str]())
+    indices, hidden_notes = _seen(indices, hidden)
+    passed_over = (*hidden_notes, *others_note(others))
+    ids = [escaped_id(name) for index in indices for name in index.names]
     if not ids:
-        raise ImagesError(f"{where}: no images in these {len(files)} tar files")
+        said = "".join(f". {note}" for note in passed_over)
+        raise ImagesError(f"{where}: no images in these {len(files)} tar files{said}")
     firsts = np.cumsum([0, *(len(index.names) for index in indices)])[:-1]
     members = _Members(files, indices, firsts)
     check_ids(ids, members, where)
@@ -56,7 +76,17 @@ def list_tars(files: Sequence[str], where: str) -> Listing:
     labels = [label for index in indices for label in index.labels]
     given = [labels[row] for row in order.tolist()] if any(labels) else None
     (targets, names), notes = stated_targets(ordered, given, f"the {ENDING} members")
-    return Listing(where, ordered, targets, names, Reordered(members, order), notes)
+    return Listing(where, ordered, targets, names, Reordered(members, order), (*passed_over, *notes))
+
+
+def _seen(indices: Sequence[TarIndex], hidden: bool) -> tuple[list[TarIndex], tuple[str, ...]]:
+    """Leave hidden members out."""
+    names = [name for index in indices for name in index.names]
+    kept, notes = seen_names(names, hidden)
+    if len(kept) == len(names):
+        return list(indices), notes
+    chosen = [[at for at, name in enumerate(index.names) if not is_hidden(name)] for index in indices]
+    return [index.part(places) for index, places in zip(indices, chosen, strict=True)], notes
 
 
 def _index_of(file: str) -> TarIndex:
@@ -81,6 +111,7 @@ def _scan(file: str, stream: Any) -> TarIndex:
     spans: list[tuple[int, int]] = []
     links: list[tuple[str, str]] = []
     labels, links_to_labels = TarLabels(), list[tuple[str, str]]()
+    others: Counter[str] = Counter()
     with tarfile.open(fileobj=stream, mode="r:") as tar:
         kept: Any = tar
         for member in tar:
@@ -102,6 +133,8 @@ def _scan(file: str, stream: Any) -> TarIndex:
                 content = tar.extractfile(member)
                 place = PartPlace(file, member.name.removeprefix("./"), member.offset_data, member.size)
                 labels.add(place, content.read(MOST_BYTES + 1) if content else b"")
+            elif _is_image_of_a_kind(member.name):
+                others[extension_of(member.name)] += 1
         end = kept.offset
     _require_end(file, stream, end, size)
     _follow(links, names, spans)
@@ -110,7 +143,13 @@ def _scan(file: str, stream: Any) -> TarIndex:
         label = labels.find(target)
         if label is not None:
             labels.add(PartPlace(file, name.removeprefix("./"), 0, 0), label.encode())
-    return TarIndex(tuple(names), starts, lengths, labels.of(names))
+    return TarIndex(tuple(names), starts, lengths, labels.of(names), tuple(others.items()))
+
+
+def _is_image_of_a_kind(name: str) -> bool:
+    """Whether a member is an image that is not decoded here: samples have texts and tables beside their images."""
+    kind, _ = mimetypes.guess_type(name)
+    return kind is not None and kind.startswith("image/") and not is_hidden(name)
 
 
 def _follow(links: list[tuple[str, str]], names: list[str], spans: list[tuple[int, int]]) -> None:

@@ -91,7 +91,7 @@ def test_a_last_shard_may_be_short(make_store, tmp_path, count):
 def test_strange_names_are_found_again(make_store, tmp_path):
     names = {
         "a b/c d.e.png": "red",
-        ".hidden/x.png": "green",
+        "x.hidden/x.png": "green",
         "é/ü.PNG": "blue",
         "漢字/🐈.png": "yellow",
         "[x]/:cat:.png": "cyan",

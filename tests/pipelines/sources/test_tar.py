@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tarfile
 
 import numpy as np
@@ -129,3 +130,27 @@ def test_a_file_that_shrank_after_it_was_listed_fails_its_row(tmp_path, picture)
     file.write_bytes(file.read_bytes()[:600])
     with pytest.raises(OSError, match=r"cut short: expected \d+ bytes at 512, got 88"):
         place.read()
+
+
+def test_hidden_members_are_left_out_and_others_are_counted(tmp_path, picture):
+    names = ("a/1.png", "a/._1.png", "__MACOSX/a/1.png", ".cache/2.png")
+    members = dict.fromkeys(names, picture) | {"a/1.json": b"{}", "a/2.xbm": b"x", "a/3.svg": b"x"}
+    file = pack_tar(tmp_path / "a.tar", members)
+    for _ in range(2):  # the second time by the index that was kept
+        listing = list_images(file)
+        assert listing.ids == ("a/1.png",)
+        assert listing.notes[0].startswith("3 hidden images were left out")
+        assert listing.notes[1] == "2 other files were not looked at: .svg 1, .xbm 1"
+    assert len(list_images(ImagesSpec((str(file),), hidden=True)).ids) == 4
+
+
+def test_a_members_name_that_is_no_utf8_is_a_failed_row(tmp_path, picture, make_store):
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT) as tar:
+        for name in ("b.png", "caf\udce9.png"):
+            member = tarfile.TarInfo(name)
+            member.size = len(picture)
+            tar.addfile(member, io.BytesIO(picture))
+    for number in range(2):
+        summary = make_store(tmp_path / "a.tar", tmp_path / f"{number}.zarr")
+        assert [image_id for image_id, _ in summary.failures] == ["caf\\xe9.png"]
+        assert summary.counts.done == 1
