@@ -78,8 +78,8 @@ def save(file: str, stamp: str, index: TarIndex) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         others = _packed([name for name, _ in index.others])
         counts = np.array([count for _, count in index.others], np.int64)
-        spans = {"starts": index.starts, "lengths": index.lengths}
-        np.savez(partial, names=names, labels=labels, others=others, other_counts=counts, **spans)
+        spans = (index.starts, index.lengths)
+        np.savez(partial, names=names, labels=labels, others=others, other_counts=counts, starts=spans[0], lengths=spans[1])
         partial.replace(path)
 
 
