@@ -58,6 +58,10 @@ class RowFetcher:
         """int32 ``[N]``: the folders' classes."""
         return self._source.index_array(index_arrays(self.info)[1])
 
+    def shard_seals(self) -> NDArray[np.uint32]:
+        """See `LabelMapReader.shard_seals`."""
+        return self._source.seals(np.arange(self.info.num_shards))
+
     def maps(self, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """Return the encoding's arrays, ``[B, ...]`` each, of rows that must be done.
 

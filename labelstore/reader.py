@@ -243,6 +243,11 @@ class LabelMapReader:
         found: NDArray[np.uint32] = self._rows.column("image_crc32", self._find(keys))
         return found
 
+    def shard_seals(self) -> NDArray[np.uint32]:
+        """Return the checksum of each shard's commit, uint32 ``[S]``: another one where the shard was made again. 0 for shards
+        that have none, or whose `status` was not asked for."""
+        return self._rows.shard_seals()
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_compiled": self._compiled is not None}
 

@@ -24,6 +24,8 @@ SURE = 0.3
 MOST_ROWS = 2**23
 """Rows of a survey at most: 30 bytes each."""
 _SHARE_LEVELS = 255
+COLUMNS = ("best", "best_probability", "own_probability", "entropy", "present", "shares")
+"""What `Survey.add` finds, by row."""
 
 
 class Survey:
@@ -88,6 +90,12 @@ class Survey:
     def merge(self, soft: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return soft labels in which the classes of one label are one; see `OwnLabels.merge`."""
         return self._labels.merge(soft)
+
+    @property
+    def merging(self) -> NDArray[np.int64]:
+        """The class that each of the store's counts as, int64 ``[C]``; see `OwnLabels.merged`."""
+        merged = self._labels.merged
+        return np.arange(self.num_classes) if merged is None else merged
 
     def has_class(self, chosen: int, share: float = 0.0) -> NDArray[np.bool_]:
         """Mark the rows with a class that is the best one in at least such a share of the locations."""

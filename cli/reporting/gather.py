@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from labelstore.class_map import ClassMap
+from labelstore.cli.survey_cache import SurveyCache
 from labelstore.crop_risk import CropRisk, crop_risk
 from labelstore.errors import ImagesError
 from labelstore.pipelines.observer import Observer
@@ -45,11 +46,14 @@ def gather(store: str, observer: Observer, class_map: ClassMap | None = None) ->
     """
     reader = LabelMapReader(store)
     survey = Survey(reader, class_map)
-    rows = np.flatnonzero(reader.status()[: len(survey)] == Status.DONE)
+    cache = SurveyCache(store, reader, survey)
+    cache.apply()
+    rows = np.flatnonzero((reader.status()[: len(survey)] == Status.DONE) & ~survey.known)
     observer.plan(len(rows), 0)
     for start in range(0, len(rows), _BATCH):
         survey.add(reader, rows[start : start + _BATCH])
         observer.rows(min(start + _BATCH, len(rows)), 0)
+    cache.save()
     risk = crop_risk(reader, survey)
     if risk is None:
         raise ImagesError(f"{store}: expected label maps to report on, found none that is done; run annotate first")

@@ -69,7 +69,7 @@ class Site:
         self.info = self.reader.info
         self.targets = self.reader.targets
         self.photographs = Photographs(self.info, images)
-        self.surveyor = Surveyor(self.reader, class_map)
+        self.surveyor = Surveyor(self.reader, class_map, location)
         self.pictures: Kept[bytes] = Kept(_PICTURE_BYTES, len)
         self.selections: Kept[NDArray[np.int32]] = Kept(_KEPT_SELECTIONS, lambda _: 1)
         self._counts: tuple[float, StoreCounts] | None = None

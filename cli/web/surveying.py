@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.class_map import ClassMap
+from labelstore.cli.survey_cache import SurveyCache
 from labelstore.errors import LabelStoreError
 from labelstore.reader import LabelMapReader
 from labelstore.schema import Status
@@ -36,8 +38,9 @@ class Surveyor:
         Messages of rows that cannot be read, by row.
     """
 
-    def __init__(self, reader: LabelMapReader, class_map: ClassMap | None = None) -> None:
+    def __init__(self, reader: LabelMapReader, class_map: ClassMap | None = None, location: str | None = None) -> None:
         self.survey = Survey(reader, class_map)
+        self._cache = None if location is None else SurveyCache(location, reader, self.survey)
         self.version = 0
         self.damaged: dict[int, str] = {}
         self.finished = threading.Event()
@@ -62,6 +65,18 @@ class Surveyor:
 
     def _run(self) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)  # of this thread alone, on Linux
+        if self._cache is not None:
+            with suppress(LabelStoreError):  # damaged shards are named below
+                self._cache.apply()
+                self.version += 1
+        try:
+            self._look()
+        finally:
+            if self._cache is not None:
+                with suppress(LabelStoreError):
+                    self._cache.save()
+
+    def _look(self) -> None:
         while not self._stop.is_set():
             status = self._reader.status()[: len(self.survey)]
             rows = np.flatnonzero((status == Status.DONE) & ~self.survey.known)
@@ -70,6 +85,8 @@ class Surveyor:
                     return
                 self._let_others_go_first()
                 self._look_at(rows[start : start + _BATCH])
+            if self._cache is not None:
+                self._cache.save()
             self.finished.set()
             if not (status == Status.PENDING).any():
                 return
