@@ -65,6 +65,7 @@ class Survey:
         self.best_probability = np.zeros(rows, np.float16)
         self._labels = own_labels(reader.info, class_map) or OwnLabels(np.empty(0, np.int64))
         self.own = self._labels.of(reader.targets[:rows]).astype(np.int32)
+        self._told = class_map is not None
         self.labels = reader.targets[:rows]
         self.own_probability = np.full(rows, np.nan, np.float16)
         self.entropy = np.zeros(rows, np.float16)
@@ -117,7 +118,10 @@ class Survey:
     @property
     def misnamed(self) -> NDArray[np.bool_]:
         """Mark the classes ``[C]`` that labels have the name of, and mean another by: none of the images with such a label has
-        it as its best class, and most of them have one that is no label's. A label ``cup`` of images of espresso, say."""
+        it as its best class, and most of them have one that is no label's. A label ``cup`` of images of espresso, say. None
+        where a class map says which classes labels are."""
+        if self._told:
+            return np.zeros(self.num_classes, np.bool_)
         labelled = self.known & (self.own >= 0)
         own, best = self.own[labelled], self.best[labelled]
         named = np.zeros(NO_CLASS + 1, np.bool_)
