@@ -23,9 +23,10 @@ from maps import Packed, create, fixed_columns, load_maps, pack, pack_dense
 from labelstore.encodings import committed_arrays
 from labelstore.pipelines.files import commit_record, encode_file
 from labelstore.pipelines.sink import open_sink
-from labelstore.schema import ArraySpec, StoreInfo
+from labelstore.schema import ArraySpec, StoreInfo, index_arrays
 from labelstore.storage import open_source
 from labelstore.storage.metadata import commits_spec
+from labelstore.storage.origin import ids_seal, origin_of
 from labelstore.summary import folder_bytes
 
 IMAGENET = 1_281_167
@@ -50,26 +51,27 @@ def build(out: Path, packed: Packed, rows: int) -> None:
 def fill(location: Path, info: StoreInfo, packed: Packed, whole: Mapping[ArraySpec, bytes]) -> None:
     """Write the files of every shard, and its commit."""
     source, sink = open_source(location)[0], open_sink(str(location))
+    commits = commits_spec(info)
     for shard in range(info.num_shards):
         rows = len(info.shard_rows(shard))
         files = whole if rows == info.shard_size else shard_files(info, packed, rows)
         for spec, data in files.items():
             sink.put({source.file_key(spec, shard): data})
+        seal = ids_seal(source.index_rows(index_arrays(info)[0], shard))
+        record = np.array([[*map(commit_record, files.values()), origin_of(info, seal)]], np.uint64)
+        sink.put({source.file_key(commits, shard): encode_file(commits, record, 1)})
         print(f"\rshard {shard + 1} of {info.num_shards}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     sink.flush([source.file_key(spec, 0) for spec in whole])
 
 
 def shard_files(info: StoreInfo, packed: Packed, rows: int) -> dict[ArraySpec, bytes]:
-    """The files of a shard of so many rows, its commit last."""
+    """The files of a shard of so many rows."""
     specs = committed_arrays(info)
     columns: dict[str, Any] = {**packed.repeat(rows).arrays, **fixed_columns(slice(0, rows))}
     for spec in specs:
         columns.setdefault(spec.name, np.full((rows, *spec.row_shape), spec.fill, spec.numpy_dtype))
-    files = {spec: encode_file(spec, columns[spec.name], info.shard_size) for spec in specs}
-    commits = commits_spec(len(specs))
-    record = np.array([[commit_record(data) for data in files.values()]], np.uint64)
-    return files | {commits: encode_file(commits, record, 1)}
+    return {spec: encode_file(spec, columns[spec.name], info.shard_size) for spec in specs}
 
 
 def require_room(location: Path, needed: int) -> None:

@@ -125,8 +125,7 @@ def create(location: Path, packed: Packed, count: int, ids: Sequence[str] | None
         class_names=names,
         class_ids=wnids,
     )
-    create_store(str(location), info, texts, np.arange(count, dtype=np.int32) // each)
-    return info
+    return create_store(str(location), info, texts, np.arange(count, dtype=np.int32) // each)
 
 
 def fixed_columns(rows: slice) -> dict[str, NDArray[Any]]:

@@ -45,6 +45,7 @@ MAX_CHUNK_BYTES = 1 << 28
 MAX_MAP_VALUES = 1 << 23
 """Scores of a map: 512 classes of 128x128 locations."""
 IDS_ARRAY = re.compile(r"ids(_[1-9][0-9]{0,5})?")
+STORE_ID = re.compile(r"[0-9a-f]{32}")
 
 
 class Status(IntEnum):
@@ -110,7 +111,8 @@ class StoreInfo:
     the folders' names where folders are labels; ``images_root`` is where the images lay when the store was made; ``decoder`` is
     what made pixels of them. ``extents`` are empty for a store that was made in one go; else its rows by the runs that added
     them, and what lies between two of them are holes. ``ids_array`` is the array that holds the ids. ``imported`` says where
-    maps come from that were not annotated.
+    maps come from that were not annotated. ``store_id`` tells stores apart, whatever lies at the same place before or after;
+    None for a store that was made before there were any.
     """
 
     num_rows: int
@@ -137,6 +139,18 @@ class StoreInfo:
     extents: tuple[Extent, ...] = ()
     ids_array: str = "ids"
     imported: ImportRecord | None = None
+    store_id: str | None = None
+
+    @property
+    def identity(self) -> tuple[str | None, str]:
+        """What tells this store from others at the same place; of one without an id, when it was made."""
+        return self.store_id, self.created
+
+    @property
+    def replaced_ids(self) -> str | None:
+        """The array that ``ids_array`` has replaced, which stays for readers that were opened before; None if there is none."""
+        number = int(self.ids_array.removeprefix("ids_")) if self.ids_array != "ids" else 0
+        return None if number == 0 else f"ids_{number - 1}" if number > 1 else "ids"
 
     def __post_init__(self) -> None:
         strip_fields(self, "images_root")
@@ -214,11 +228,14 @@ class StoreInfo:
             extents=parse_extents(take),
             ids_array=take.text("ids_array", optional=True) or "ids",
             imported=parse_imported(take),
+            store_id=take.text("store_id", optional=True),
         )
         _check_sizes(take, info)
         _check_extents(take, info)
         if not IDS_ARRAY.fullmatch(info.ids_array):
             raise take.wrong("ids_array", "'ids' or 'ids_' and a number", repr(info.ids_array))
+        if info.store_id is not None and not STORE_ID.fullmatch(info.store_id):
+            raise take.wrong("store_id", "32 hexadecimal digits", repr(info.store_id))
         for key, value in (("class_names", names), ("class_ids", ids)):
             if value is not None and len(value) != info.num_classes:
                 raise take.wrong(key, f"{info.num_classes} entries, one a class", f"{len(value)}")

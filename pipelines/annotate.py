@@ -16,10 +16,11 @@ from labelstore.pipelines.annotators.spec import EnsembleSpec
 from labelstore.pipelines.distance import DistanceSpec, measure_distance
 from labelstore.pipelines.engine import Engine, Work
 from labelstore.pipelines.finishing import finish_shards
+from labelstore.pipelines.free_place import require_free
 from labelstore.pipelines.left_overs import remove_left_overs
 from labelstore.pipelines.lock import try_store_lock
 from labelstore.pipelines.marks import require_writable
-from labelstore.pipelines.matching import ExistingStore, new_store, shard_places
+from labelstore.pipelines.matching import ExistingStore, new_store, shard_spec
 from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.plan import JobSpec, ShardReport, TaskSpec, tasks
 from labelstore.pipelines.preparing import Intent, find_store
@@ -35,6 +36,7 @@ from labelstore.pipelines.summary import Summary, summarise
 from labelstore.pipelines.versions import shared_versions
 from labelstore.pipelines.which_engine import Needs, open_engine
 from labelstore.pixels import ReadRules
+from labelstore.schema import StoreInfo
 
 _BATCHES_AHEAD = 3
 
@@ -106,6 +108,8 @@ def annotate(
         wanted = spec if found is None else recorded_annotators(store, found.info, settings.models, resources.compiled)
         decoder = settings.chosen_decoder() if found is None else found.info.decoder
         require_decoder(decoder, resources.device)
+        if found is None:
+            require_free(store)
         require_writable(store)  # told now, and not when annotators are loaded
         sample = tuple(listing.places[row] for row in spread(len(listing.ids), SAMPLE_IMAGES))
         with open_engine(resources, Needs(wanted, store, sample), observer) as (engine, resources):
@@ -115,10 +119,11 @@ def annotate(
             else:
                 observer.phase(f"loading {found.info.annotator.full_name}")
                 engine.everywhere(load_annotators, wanted, resources.device)()
-            job = _job(recorded_annotators(store, found.info, settings.models, resources.compiled), store, resources)
+            job = _job(
+                found.info, recorded_annotators(store, found.info, settings.models, resources.compiled), store, resources
+            )
             summary = _run(engine, job, found, listing, resources, observer, class_map)
-        # Of workers that died; and the ids' array that --extend has replaced, which readers may have needed until now.
-        remove_left_overs(store)
+        remove_left_overs(store)  # of workers that died
         return summary
 
 
@@ -146,7 +151,7 @@ def _create(
     loaded = engine.everywhere(load_annotators, recorded, resources.device)
     measured = DistanceSpec(recorded, resources.device, info, sample, resources.threads)
     info = replace(info, distance=engine.call(measure_distance, measured))
-    create_store(store, info, ids, listing.targets)
+    info = create_store(store, info, ids, listing.targets)
     loaded()
     return new_store(info)
 
@@ -160,7 +165,7 @@ def _run(
     observer: Observer,
     class_map: ClassMap | None,
 ) -> Summary:
-    part = functools.partial(shard_places, found, listing)
+    part = functools.partial(shard_spec, found, listing)
     specs = tasks(job, found.pending, found.info.shard_size, resources.workers, part)
     pending = found.pending
     return finish_shards(engine, ANNOTATING, specs, job.store, found.info, pending, observer, found.left, class_map)
@@ -177,7 +182,7 @@ def _warn_if_flat(probe: Probe, observer: Observer) -> None:
         )
 
 
-def _job(annotators: EnsembleSpec, store: str, resources: Resources) -> JobSpec:
+def _job(info: StoreInfo, annotators: EnsembleSpec, store: str, resources: Resources) -> JobSpec:
     return JobSpec(
         run=uuid.uuid4().hex,
         store=store,
@@ -188,4 +193,5 @@ def _job(annotators: EnsembleSpec, store: str, resources: Resources) -> JobSpec:
         decode_threads=resources.decode_threads,
         decode_ahead=_BATCHES_AHEAD * resources.batch_size if resources.device == "cuda" else 0,
         versions=tuple(shared_versions().items()),
+        identity=info.identity,
     )

@@ -7,27 +7,30 @@ sees all or none.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
+from labelstore.errors import StoreBusyError
 from labelstore.ids import pack_ids
-from labelstore.pipelines.arrays import array_json, create_array
+from labelstore.pipelines.claims import CLAIMED, Claim, refuse_claimed
+from labelstore.pipelines.group_file import GROUP, GroupFile, GuardedSink, attributes_of, open_group_file, withdrawn_on_failure
 from labelstore.pipelines.index import fit_targets, index_columns, write_index
 from labelstore.pipelines.links import require_unused
-from labelstore.pipelines.metadata import write_metadata
-from labelstore.pipelines.sink import open_sink
+from labelstore.pipelines.metadata import fresh_arrays, group_json, without_claim, write_metadata
+from labelstore.pipelines.sink import Sink, open_sink
 from labelstore.pipelines.sources import Listing
 from labelstore.pipelines.store import writing
+from labelstore.pipelines.store_files import store_files
 from labelstore.records import Extent
 from labelstore.schema import IDS_ARRAY, StoreInfo, index_arrays
-from labelstore.storage import open_source, store_arrays
+from labelstore.storage import local_path, open_source, parse_group, store_arrays
+from labelstore.storage.documents import MOST_BYTES
 from labelstore.storage.metadata import array_grid
-from labelstore.storage.patient_store import open_place
 
 
 @dataclass(frozen=True)
@@ -65,35 +68,55 @@ def extend_store(location: str, before: StoreInfo, extension: Extension) -> None
     ------
     StoreWriteError
         The disk is full or read-only; the store is as it was.
+    StoreBusyError
+        Behind a URL: another run is adding rows, or has added some since this extension was planned.
     """
-    after = extension.info
+    after, path = extension.info, local_path(location)
     with writing(location):
-        sink, first = open_sink(location), extension.first_row
-        shards = range(first // after.shard_size, after.num_shards)
-        columns = index_columns(after, extension.ids, extension.targets)
-        group = zarr.open_group(open_place(location), mode="r+")
-        if after.ids_array != before.ids_array:
-            _widen_ids(location, group, before, extension)
-            del columns[after.ids_array]
-        write_index(sink, after, columns, shards, first)
-        arrays: dict[str, Mapping[str, Any]] = {}
-        for spec in store_arrays(after):
-            meta = array_json(group, spec.name)
-            meta["shape"] = [array_grid(spec, after)[0], *spec.row_shape]
-            arrays[spec.name] = meta
-        write_metadata(sink, group.attrs.asdict(), after, arrays)
+        group = open_group_file(location)
+        others = _current(location, group, before)
+        if path is None:  # nothing is locked there
+            group.replace(group_json({**others, CLAIMED: Claim.new().to_attribute()}))
+        with withdrawn_on_failure(location, group, group_json(others)):
+            sink = GuardedSink(open_sink(location), group)
+            _add_index(location, sink, before, extension)
+            write_metadata(sink, group, others, after, _grown(location, after))
 
 
-def _widen_ids(location: str, group: zarr.Group, before: StoreInfo, extension: Extension) -> None:
-    """Write all ids into a new array: a row of the old one is too short for the longest."""
-    after, spec = extension.info, index_arrays(extension.info)[0]
-    require_unused(location, spec.name)
-    create_array(group, spec, *array_grid(spec, after))
-    ids = np.zeros((after.num_rows, after.id_bytes), np.uint8)
-    old = open_source(location)[0].index_array(index_arrays(before)[0])
-    ids[: len(old), : before.id_bytes] = old
-    ids[extension.first_row :] = extension.ids
-    write_index(open_sink(location), after, {spec.name: ids}, range(after.num_shards))
+def _current(location: str, group: GroupFile, before: StoreInfo) -> dict[str, Any]:
+    """Return the group's attributes, those that the extension was planned with, without the claim of a run that died."""
+    attributes = attributes_of(group.read() or b"") or {}
+    refuse_claimed(attributes, location)
+    if parse_group({"node_type": "group", "attributes": attributes}, location) != before:
+        raise StoreBusyError(f"{location}: another run has added rows meanwhile; nothing was added. Run the same command again")
+    return without_claim(attributes)
+
+
+def _add_index(location: str, sink: Sink, before: StoreInfo, extension: Extension) -> None:
+    """Write ids and targets of the new rows; all ids into a new array where those of the old one are too short."""
+    after, first = extension.info, extension.first_row
+    columns = index_columns(after, extension.ids, extension.targets)
+    if after.ids_array != before.ids_array:
+        require_unused(location, after.ids_array)
+        ids = np.zeros((after.num_rows, after.id_bytes), np.uint8)
+        old = open_source(location)[0].index_array(index_arrays(before)[0])
+        ids[: len(old), : before.id_bytes] = old
+        ids[first:] = columns.pop(after.ids_array)
+        path = local_path(location)
+        if path is not None:
+            (path / after.ids_array).mkdir()
+        write_index(sink, after, {after.ids_array: ids}, range(after.num_shards))
+    write_index(sink, after, columns, range(first // after.shard_size, after.num_shards), first)
+
+
+def _grown(location: str, after: StoreInfo) -> dict[str, Mapping[str, Any]]:
+    """Return the arrays' metadata by name: as they are, with more rows."""
+    files, arrays = store_files(location), fresh_arrays(after)
+    for spec in store_arrays(after):
+        data = files.read(f"{spec.name}/{GROUP}", MOST_BYTES)
+        if data is not None:
+            arrays[spec.name] = json.loads(data) | {"shape": [array_grid(spec, after)[0], *spec.row_shape]}
+    return dict(arrays)
 
 
 def _widened(ids: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from enum import Enum, auto
 
+from labelstore.pipelines.claims import is_claimed
 from labelstore.pipelines.folder import METADATA, Entry, is_own_name
 from labelstore.pipelines.sink import open_sink
 from labelstore.pipelines.store_files import store_files
@@ -22,7 +23,7 @@ class Kind(Enum):
     OURS = auto()
     LEFT_OVER = auto()
     """A run may remove it: partly written, of a shard beyond the store's rows, set aside and made again since, or of a table of
-    ids that was replaced."""
+    ids that was replaced twice: the one before this one is kept for readers that were opened then."""
     SET_ASIDE = auto()
     """What `repair` has given up, under another name."""
     STRANGER = auto()
@@ -44,8 +45,8 @@ def kind_of(entry: Entry, info: StoreInfo, arrays: dict[str, ArraySpec]) -> Kind
         return Kind.OURS
     if is_partial(name) and (not folder or folder in arrays or replaced):
         return Kind.LEFT_OVER
-    if replaced:
-        return Kind.LEFT_OVER if is_own_name(name) else Kind.STRANGER
+    if replaced and is_own_name(name):
+        return Kind.OURS if folder == info.replaced_ids else Kind.LEFT_OVER
     if folder not in arrays:
         return Kind.STRANGER
     if name == METADATA:
@@ -75,21 +76,26 @@ def sort_files(entries: Iterable[Entry], info: StoreInfo) -> dict[Kind, list[Ent
 def remove_left_overs(location: str) -> int:
     """Remove what interrupted runs have left; return how many files. Only for who holds the store's lock.
 
-    What is a left-over is told by what the store says of itself now, its arrays included.
+    What is a left-over is told by what the store says of itself now, its arrays included: now that its files have been listed,
+    so that those of rows that another run is adding behind a URL, or has just added, are none.
 
     Raises
     ------
     LabelStoreError
         There is no store that can be read; nothing is removed.
     """
-    info = open_source(location)[1]
     sink, files, count = open_sink(location), store_files(location), 0
-    while found := sort_files(files.entries(), info)[Kind.LEFT_OVER]:  # again: a folder may be empty by then
+    while found := _found(location, list(files.entries())):  # again: a folder may be empty by then
         removed = sum(sink.delete(entry.name) for entry in found)
         if not removed:  # others are at it
             break
         count += removed
     return count
+
+
+def _found(location: str, entries: list[Entry]) -> list[Entry]:
+    info = open_source(location)[1]
+    return [] if is_claimed(location) else sort_files(entries, info)[Kind.LEFT_OVER]
 
 
 def _shard_of(name: str, spec: ArraySpec) -> int | None:

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.errors import DamagedError, StoreMismatchError, StoreNotFoundError, UnfinishedStoreError
-from labelstore.ids import IdTable, ImageIds
-from labelstore.pipelines.plan import pending_shards
+from labelstore.ids import IdTable, ImageIds, pack_ids
+from labelstore.pipelines.plan import ShardSpec, pending_shards
 from labelstore.pipelines.settings import Settings, require_same_settings
 from labelstore.pipelines.sources import Listing
-from labelstore.pipelines.sources.places import Place
 from labelstore.pipelines.store import committed_shards
 from labelstore.schema import StoreInfo, index_arrays
 from labelstore.storage import open_source
+from labelstore.storage.origin import ids_seal
 
 NO_IMAGE = -1
 _SHOWN = 3
@@ -50,9 +50,11 @@ def new_store(info: StoreInfo) -> ExistingStore:
     return ExistingStore(info, pending_shards(info.num_shards, ()), match)
 
 
-def shard_places(found: ExistingStore, listing: Listing, shard: int) -> tuple[Place, ...]:
-    """Return where the images of a shard lie."""
-    return tuple(listing.places[int(found.match.images[row])] for row in found.info.shard_rows(shard))
+def shard_spec(found: ExistingStore, listing: Listing, shard: int) -> ShardSpec:
+    """Return where the images of a shard lie, and which these are."""
+    images = found.match.images[list(found.info.shard_rows(shard))].tolist()
+    seal = ids_seal(pack_ids([listing.ids[image] for image in images]))
+    return ShardSpec(shard, tuple(listing.places[image] for image in images), seal)
 
 
 def existing_store(location: str, settings: Settings, listing: Listing, extend: bool = False) -> ExistingStore | None:

@@ -10,6 +10,8 @@ import zarr
 
 from labelstore.errors import LabelStoreError, UnfinishedStoreError
 from labelstore.pipelines.arrays import array_json, create_array
+from labelstore.pipelines.claims import CLAIMED, claim_in
+from labelstore.pipelines.group_file import GROUP, GroupFile, open_group_file
 from labelstore.pipelines.sink import Sink, open_sink
 from labelstore.pipelines.store_files import StoreFiles, store_files
 from labelstore.schema import ATTRIBUTE, StoreInfo
@@ -18,7 +20,6 @@ from labelstore.storage.documents import MOST_BYTES, parse_json
 from labelstore.storage.metadata import array_grid
 from labelstore.storage.seals import SEALS, array_seal, json_bytes, seal_of, sealed_attributes
 
-GROUP = "zarr.json"
 COPY = "commits/zarr.json"
 _MOST_OF_ARRAY, _MOST_TIMES = 1 << 16, 16
 """Bytes of an array's metadata, and how much longer than its values JSON is where it is indented: more is not read."""
@@ -27,25 +28,40 @@ _SPELT_OUT = 1 << 24
 Arrays = Mapping[str, Mapping[str, Any]]
 
 
-def write_metadata(sink: Sink, others: Mapping[str, Any], info: StoreInfo, arrays: Arrays) -> None:
-    """Write all of a store's metadata, the group's last and in one piece.
+def write_metadata(sink: Sink, group: GroupFile, others: Mapping[str, Any], info: StoreInfo, arrays: Arrays) -> None:
+    """Write all of a store's metadata, the group's last and in one piece, if it is still what was read of it.
 
     Parameters
     ----------
+    group
+        The group's file, as it was read or written.
     others
         The group's attributes so far; those that are not labelstore's are kept.
     arrays
         The arrays' metadata by name.
+
+    Raises
+    ------
+    StoreBusyError
+        Another run has written the group's file since; its metadata hold.
     """
     said = {**others.get(ATTRIBUTE, {}), **json.loads(json.dumps(info.to_attributes()))}  # a later version may say more
-    attributes = {**others, **sealed_attributes(said, arrays)}
+    attributes = {**without_claim(others), **sealed_attributes(said, arrays)}
     files = {f"{name}/{GROUP}": json_bytes({**meta, "attributes": {}}) for name, meta in arrays.items()}
     files[COPY] = json_bytes({**arrays["commits"], "attributes": attributes})
-    group = {GROUP: json_bytes({"attributes": attributes, "zarr_format": 3, "node_type": "group"})}
     sink.put(files)
     sink.flush([*files, GROUP])  # with it the names of arrays that are new
-    sink.put(group)
-    sink.flush(group)
+    group.replace(group_json(attributes))
+
+
+def group_json(attributes: Mapping[str, Any]) -> bytes:
+    """Return the group's ``zarr.json``."""
+    return json_bytes({"attributes": dict(attributes), "zarr_format": 3, "node_type": "group"})
+
+
+def without_claim(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a group's attributes without the claim of a run that adds rows to it."""
+    return {key: value for key, value in attributes.items() if key != CLAIMED}
 
 
 def fresh_arrays(info: StoreInfo) -> dict[str, dict[str, Any]]:
@@ -78,7 +94,9 @@ def metadata_problems(files: StoreFiles, attributes: Mapping[str, Any], info: St
     seals = attributes.get(SEALS)
     if not isinstance(seals, Mapping):
         return []  # another program's store
-    found = []
+    found, claim = [], claim_in(attributes)
+    if claim is not None and not claim.holds:
+        found.append((GROUP, f"{claim} has begun to add rows, and was cut off"))
     most = min(_MOST_TIMES * len(json.dumps(attributes)) + _MOST_OF_ARRAY, MOST_BYTES)
     for key in (GROUP, *(f"{spec.name}/{GROUP}" for spec in store_arrays(info))):
         problem = _problem(files, key, most, attributes, seals)
@@ -94,19 +112,22 @@ def settle_metadata(location: str, info: StoreInfo) -> bool:
     attributes = read_attributes(files, location)
     if attributes is None or not metadata_problems(files, attributes, info):
         return False
-    restore_metadata(open_sink(location), files, attributes, info)
+    restore_metadata(location, attributes, info)
     return True
 
 
-def restore_metadata(sink: Sink, files: StoreFiles, attributes: Mapping[str, Any], info: StoreInfo) -> None:
+def restore_metadata(location: str, attributes: Mapping[str, Any], info: StoreInfo) -> None:
     """Write the metadata files anew, out of what the store says of itself."""
+    sink, group, files = open_sink(location), open_group_file(location), store_files(location)
+    if group.read() is None:
+        group.create(group_json(attributes))
     arrays = fresh_arrays(info)
     seals = attributes.get(SEALS, {})
     for name, meta in arrays.items():
         kept = _parsed(files, f"{name}/{GROUP}")
         if isinstance(kept, dict) and array_seal(kept) == seals.get(name) != array_seal(meta):
             arrays[name] = kept  # another version of zarr-python wrote it in other words
-    write_metadata(sink, attributes, info, arrays)
+    write_metadata(sink, group, attributes, info, arrays)
 
 
 def _problem(files: StoreFiles, key: str, most: int, attributes: Mapping[str, Any], seals: Mapping[str, Any]) -> str:
@@ -123,7 +144,7 @@ def _problem(files: StoreFiles, key: str, most: int, attributes: Mapping[str, An
         same = same and seals.get("attributes") == seal_of(attributes.get(ATTRIBUTE))
     else:
         same = array_seal(meta) == seals.get(key.rpartition("/")[0])
-        same = same and meta.get("attributes") == (dict(attributes) if key == COPY else {})
+        same = same and meta.get("attributes") == (without_claim(attributes) if key == COPY else {})
     if same and unchanged:
         return ""
     return "not what was written: its checksum differs" if not same else "not the bytes that were written"

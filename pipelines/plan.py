@@ -24,7 +24,8 @@ class JobSpec:
 
     ``run`` tells runs apart: what a worker keeps open for one is not used for the next. ``threads`` are torch's in a worker,
     ``decode_threads`` those that decode and resize images, ``decode_ahead`` how many images before they are asked for;
-    ``versions`` those that workers must have, of the packages that make the bytes.
+    ``versions`` those that workers must have, of the packages that make the bytes; ``identity`` is the store's
+    (`StoreInfo.identity`): a store that has meanwhile been made at the same place is another one.
     """
 
     run: str
@@ -36,14 +37,16 @@ class JobSpec:
     decode_threads: int
     decode_ahead: int = 0
     versions: tuple[tuple[str, str], ...] = ()
+    identity: tuple[str | None, str] | None = None
 
 
 @dataclass(frozen=True)
 class ShardSpec:
-    """The rows of one shard, and where their images are."""
+    """The rows of one shard, where their images are, and the seal of these images' ids."""
 
     shard: int
     places: tuple[Place, ...]
+    ids_seal: int | None = None
 
 
 @dataclass(frozen=True)
@@ -95,17 +98,17 @@ def pending_shards(num_shards: int, committed: Iterable[int]) -> list[int]:
 
 
 def tasks(
-    job: JobSpec, pending: Sequence[int], rows_a_shard: int, workers: int, part: Callable[[int], tuple[Place, ...]]
+    job: JobSpec, pending: Sequence[int], rows_a_shard: int, workers: int, part: Callable[[int], ShardSpec]
 ) -> Iterator[TaskSpec]:
     """Yield tasks: shards in runs that get shorter towards the end, so that several workers finish together (`in_runs`).
 
     Parameters
     ----------
     part
-        Where the images of a shard are.
+        What there is to be done for a shard.
     """
     for shards in in_runs(pending, rows_a_shard, workers, MOST_ROWS_A_TASK[job.device]):
-        yield TaskSpec(job, tuple(ShardSpec(shard, part(shard)) for shard in shards))
+        yield TaskSpec(job, tuple(map(part, shards)))
 
 
 def in_runs(pending: Sequence[int], rows_a_shard: int, workers: int, most_rows: int) -> Iterator[Sequence[int]]:

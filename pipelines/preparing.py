@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from labelstore.errors import StoreMismatchError, StoreNotFoundError, UnfinishedStoreError
+from labelstore.pipelines.claims import require_unclaimed
 from labelstore.pipelines.extending import extend_store, plan_extension
 from labelstore.pipelines.left_overs import remove_left_overs
 from labelstore.pipelines.links import require_no_links
@@ -69,6 +70,7 @@ def _put_right(location: str, listing: Listing, observer: Observer) -> None:
     info = _info(location)
     if info is None:
         return
+    require_unclaimed(location)
     with writing(location):
         remove_left_overs(location)
         if settle_metadata(location, info):

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from labelstore.encodings import committed_arrays
 from labelstore.errors import RunError
+from labelstore.pipelines.claims import require_unclaimed
 from labelstore.pipelines.folder import Entry
 from labelstore.pipelines.left_overs import SET_ASIDE, Kind, remove_left_overs, sort_files
 from labelstore.pipelines.links import require_no_links
@@ -67,6 +67,7 @@ def repair_store(location: str, workers: int | None, observer: Observer, agree: 
     """
     require_no_links(location)
     store_attributes(store_files(location), location)  # a lock must not be what makes the folder of no store
+    require_unclaimed(location)
     with store_lock(location):
         with writing(location):
             back = _bring_back(location, store_attributes(store_files(location), location)[1])
@@ -79,10 +80,10 @@ def repair_store(location: str, workers: int | None, observer: Observer, agree: 
 def _mend(location: str, found: Verification, back: int) -> Repair:
     info, files, sink = found.info, store_files(location), open_sink(location)
     if found.metadata:
-        restore_metadata(sink, files, store_attributes(files, location)[0], info)
+        restore_metadata(location, store_attributes(files, location)[0], info)
     removed = remove_left_overs(location)
     lost = [f"{spec.name}/{spec.file_name(shard)}" for spec in index_arrays(info) for shard in found.lost.get(spec.name, ())]
-    commits = commits_spec(len(committed_arrays(info)))
+    commits = commits_spec(info)
     undone = [f"{commits.name}/{commits.file_name(shard)}" for shard in found.damaged]
     for key in (*lost, *undone):
         sink.move(key, key + SET_ASIDE)
@@ -132,7 +133,7 @@ def _bring_back(location: str, info: StoreInfo) -> int:
 
 
 def _right(files: StoreFiles, info: StoreInfo, keys: set[str]) -> Iterator[str]:
-    commits = commits_spec(len(committed_arrays(info)))
+    commits = commits_spec(info)
     for shard in range(info.num_shards):
         for spec in index_arrays(info):
             key = f"{spec.name}/{spec.file_name(shard)}"

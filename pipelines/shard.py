@@ -21,7 +21,7 @@ from labelstore.pipelines.plan import JobSpec, ShardReport, ShardSpec, TaskSpec,
 from labelstore.pipelines.records import file_sha256
 from labelstore.pipelines.shard_rows import ShardRows
 from labelstore.pipelines.sources.places import Place
-from labelstore.pipelines.writer import LabelMapWriter
+from labelstore.pipelines.writer import LabelMapWriter, open_writer
 from labelstore.pixels import ReadRules
 from labelstore.schema import StoreInfo
 
@@ -103,7 +103,7 @@ def _batches(
 def _annotate(
     spec: ShardSpec, batches: Iterator[MapBatch], writer: LabelMapWriter, on_rows: OnShardRows | None
 ) -> tuple[ShardReport, ShardRows]:
-    rows = writer.shard(spec.shard)
+    rows = writer.shard(spec.shard, spec.ids_seal)
     start = 0
     for batch in batches:
         rows.put(start, batch.arrays, batch.errors, batch.crc32)
@@ -130,7 +130,7 @@ def _load_spec(annotators: Ensemble, info: StoreInfo, job: JobSpec) -> LoadSpec:
 
 @functools.lru_cache(maxsize=1)
 def _open_writer(job: JobSpec) -> LabelMapWriter:
-    return LabelMapWriter(job.store, lock=False)
+    return open_writer(job.store, job.identity)
 
 
 _LOADING = threading.Lock()

@@ -15,10 +15,11 @@ from labelstore.encodings import committed_arrays, find_encoding
 from labelstore.errors import DamagedError, StoreReadError, StoreTooLargeError
 from labelstore.pipelines.files import commit_record
 from labelstore.pipelines.store_files import StoreFiles, UnreadableFileError
-from labelstore.schema import COMMIT_FIELDS, ArraySpec, Status, StoreInfo
+from labelstore.schema import COMMIT_FIELDS, ArraySpec, Status, StoreInfo, index_arrays
 from labelstore.storage.chunks import MISSING, decode_chunk, largest_chunk, largest_file, largest_shard_file, read_index
 from labelstore.storage.frames import FrameError, decode_frame
 from labelstore.storage.metadata import commits_spec
+from labelstore.storage.origin import ids_seal, origin_problem, split_commit
 from labelstore.storage.plain import check_plain
 
 _READ_ANYWAY = 1 << 26
@@ -52,11 +53,14 @@ class _Content:
         return self._data[offset : offset + length]
 
 
-def check_shard(files: StoreFiles, info: StoreInfo, shard: int) -> ShardCheck:
-    """Check all of a shard's files; a shard without a commit is pending, whatever lies there."""
+def check_shard(files: StoreFiles, info: StoreInfo, shard: int, ids: bool = True) -> ShardCheck:
+    """Check all of a shard's files; a shard without a commit is pending, whatever lies there.
+
+    ``ids``: whether the rows' ids can be trusted, so that the commit must be of them.
+    """
     found, rows = ShardCheck(shard), info.shard_rows(shard)
     specs = committed_arrays(info)
-    commit = _commit(files, specs, shard, found)
+    commit = _commit(files, info, shard, found, ids)
     if commit is None:
         found.rows["unreadable" if found.unreadable else "damaged" if found.problems else "pending"] += len(rows)
         return found
@@ -86,7 +90,7 @@ def sealed_files(files: StoreFiles, info: StoreInfo, shard: int) -> dict[str, by
         A file that is missing, or another one.
     """
     specs, found = committed_arrays(info), ShardCheck(shard)
-    commit = _commit(files, specs, shard, found)
+    commit = _commit(files, info, shard, found)
     if found.unreadable:
         raise StoreReadError(found.unreadable[0][1])
     kept = {} if commit is None else {spec.name: files.read(_key(spec, shard), _most(spec, info)) for spec in specs}
@@ -99,8 +103,9 @@ def sealed_files(files: StoreFiles, info: StoreInfo, shard: int) -> dict[str, by
     return {name: data for name, data in kept.items() if data is not None}
 
 
-def _commit(files: StoreFiles, specs: tuple[ArraySpec, ...], shard: int, found: ShardCheck) -> list[list[int]] | None:
-    spec = commits_spec(len(specs))
+def _commit(files: StoreFiles, info: StoreInfo, shard: int, found: ShardCheck, ids: bool = True) -> list[list[int]] | None:
+    """Return what a shard's commit keeps of its files; None if there is none, or one that does not count here."""
+    spec = commits_spec(info)
     key = _key(spec, shard)
     try:
         data = files.read(key, largest_file(spec, 1))
@@ -111,7 +116,23 @@ def _commit(files: StoreFiles, specs: tuple[ArraySpec, ...], shard: int, found: 
     except UnreadableFileError as error:
         found.unreadable.append((key, str(error)))
         return None
-    return None if commit is None or not commit.any() else commit.tolist()
+    sealed, origin = (None, []) if commit is None else split_commit(commit, info)
+    problem = origin_problem(origin, info, _ids_seal(files, info, shard) if origin and ids else None)
+    if problem:
+        found.problems.append((key, problem, None))
+    return None if sealed is None or problem else sealed.tolist()
+
+
+def _ids_seal(files: StoreFiles, info: StoreInfo, shard: int) -> int | None:
+    """The seal of a shard's ids; None where they are lost, which is told elsewhere."""
+    spec = index_arrays(info)[0]
+    key = _key(spec, shard)
+    try:
+        data = files.read(key, largest_file(spec, info.shard_size))
+        ids = None if data is None else decode_chunk(data, spec, info.shard_size, key)
+    except (OSError, UnreadableFileError):
+        return None
+    return None if ids is None else ids_seal(ids[: len(info.shard_rows(shard))])
 
 
 def _array(

@@ -32,14 +32,17 @@ class ShardRows:
         Of the store.
     shard
         Its number.
+    ids_seal
+        Of the images that the rows are made for; by default of those whose ids are there now.
     """
 
-    def __init__(self, writer: ShardWriter, shard: int) -> None:
+    def __init__(self, writer: ShardWriter, shard: int, ids_seal: int | None = None) -> None:
         self.shard = shard
         self.info = writer.info
         self._writer = writer
         self._arrays = writer.empty_rows(shard)
         self._files: Mapping[str, bytes] | None = None
+        self._ids_seal = writer.ids_seal(shard) if ids_seal is None else ids_seal
 
     def __len__(self) -> int:
         return len(self.info.shard_rows(self.shard))
@@ -161,14 +164,16 @@ class ShardRows:
             Rows that were neither put nor failed.
         StoreWriteError
             The disk is full or read-only; the shard stays pending.
+        StoreMismatchError
+            There is another store by now, or the rows are for other images; nothing of it is touched.
         """
         left = np.flatnonzero(self._arrays["status"] == Status.PENDING)
         if len(left):
             names = ", ".join(self.ids[row] for row in left[:_SHOWN])
             raise MapsError(f"shard {self.shard}: {len(left)} rows have neither a map nor a reason why not: {names}")
         if self._files is not None:
-            return self._writer.write_encoded(self.shard, self._files)
-        return self._writer.write(self.shard, self._arrays)
+            return self._writer.write_encoded(self.shard, self._files, self._ids_seal)
+        return self._writer.write(self.shard, self._arrays, self._ids_seal)
 
     def _refuse(self, start: int, problems: Sequence[str]) -> None:
         for offset, problem in enumerate(problems):

@@ -10,12 +10,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
+from zarr.abc.store import RangeByteRequest
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 from labelstore.pipelines.folder import StoreFolder, sync_folder
 from labelstore.storage import PARTIAL, local_path
-from labelstore.storage.patient_store import open_place
+from labelstore.storage.patient_store import delete_object, open_place
 
 
 class Sink(Protocol):
@@ -101,10 +102,13 @@ class ZarrSink:
 
     def delete(self, key: str) -> bool:
         """See `Sink.delete`."""
-        there = sync((self._path / key).exists())
+        file = self._path / key
+        there = (
+            sync(file.get(default_buffer_prototype(), RangeByteRequest(0, 1))) is not None
+        )  # no listing that is kept says it
         if there:
-            sync((self._path / key).delete())
-        return bool(there)
+            sync(delete_object(file))
+        return there
 
     def move(self, key: str, new: str) -> bool:
         """See `Sink.move`; a copy, and only then the removal."""

@@ -6,8 +6,10 @@ its old commit away, its files, all of it on the disk, and only then the new com
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,24 +17,28 @@ import zarr
 from numpy.typing import NDArray
 
 from labelstore.encodings import committed_arrays
-from labelstore.errors import DamagedError, FormatError, StoreWriteError
+from labelstore.errors import DamagedError, FormatError, StoreBusyError, StoreMismatchError, StoreWriteError
 from labelstore.ids import ImageIds
-from labelstore.pipelines.arrays import array_json, create_array
+from labelstore.pipelines.claims import Claim
 from labelstore.pipelines.files import commit_record, encode_file
 from labelstore.pipelines.folder import remove_cut_off_creation
+from labelstore.pipelines.free_place import find_remains
+from labelstore.pipelines.group_file import GROUP, GroupFile, GuardedSink, open_group_file, withdrawn_on_failure
 from labelstore.pipelines.index import index_columns, write_index
-from labelstore.pipelines.metadata import write_metadata
+from labelstore.pipelines.metadata import fresh_arrays, group_json, write_metadata
 from labelstore.pipelines.sink import open_sink, sync_tree
+from labelstore.pipelines.store_files import store_files
 from labelstore.schema import UNFINISHED, ArraySpec, Status, StoreInfo, index_arrays
 from labelstore.storage import Source, is_blank, local_path, open_source, store_arrays
-from labelstore.storage.metadata import array_grid, commits_spec
-from labelstore.storage.patient_store import open_place
+from labelstore.storage.documents import MOST_BYTES
+from labelstore.storage.metadata import commits_spec
+from labelstore.storage.origin import ids_seal, origin_of
 
 _SHARDS_AT_ONCE = 256
 
 
-def create_store(location: str, info: StoreInfo, ids: NDArray[np.uint8], targets: NDArray[np.int32]) -> None:
-    """Create an empty store: every row pending.
+def create_store(location: str, info: StoreInfo, ids: NDArray[np.uint8], targets: NDArray[np.int32]) -> StoreInfo:
+    """Create an empty store, every row pending; return what it says of itself, its new id among that.
 
     Parameters
     ----------
@@ -49,16 +55,20 @@ def create_store(location: str, info: StoreInfo, ids: NDArray[np.uint8], targets
     StoreWriteError
     """
     StoreInfo.from_attributes(info.to_attributes(), location)  # what no reader would open is not begun
+    info = replace(info, store_id=uuid.uuid4().hex)
     with writing(location):
         _require_free(location, info)
-        path = local_path(location)
-        group = zarr.create_group(open_place(location), overwrite=path is None, attributes={UNFINISHED: True})
-        for spec in store_arrays(info):
-            create_array(group, spec, *array_grid(spec, info))
-        write_index(open_sink(location), info, index_columns(info, ids, targets), range(info.num_shards))
+        path, group, arrays = local_path(location), _begin(location), fresh_arrays(info)
         if path is not None:
-            sync_tree(path)
-        write_metadata(open_sink(location), {}, info, {spec.name: array_json(group, spec.name) for spec in store_arrays(info)})
+            for name in arrays:
+                (path / name).mkdir(exist_ok=True)
+        with withdrawn_on_failure(location, group, group_json({UNFINISHED: True})):
+            sink = GuardedSink(open_sink(location), group)
+            write_index(sink, info, index_columns(info, ids, targets), range(info.num_shards))
+            if path is not None:
+                sync_tree(path)
+            write_metadata(sink, group, {}, info, arrays)
+    return info
 
 
 class ShardWriter:
@@ -71,7 +81,8 @@ class ShardWriter:
         if not self.source.direct:
             raise FormatError(f"{location}: expected the codecs of docs/format.md, found others; this store can only be read")
         self._specs = committed_arrays(self.info, location)
-        self._commits = commits_spec(len(self._specs))
+        self._commits = commits_spec(self.info)
+        self._group: bytes | None = None
         self._sink = open_sink(location)
         if any(self._key(spec, 0) != f"{spec.name}/{spec.file_name(0)}" for spec in store_arrays(self.info)):
             raise FormatError(f"{location}: expected files named as in docs/format.md; this store can only be read")
@@ -79,6 +90,22 @@ class ShardWriter:
     def image_ids(self, shard: int) -> list[str]:
         """Return the ids of a shard's rows."""
         return list(ImageIds(self.source.index_rows(index_arrays(self.info)[0], shard), self.location))
+
+    def ids_seal(self, shard: int) -> int:
+        """Return the seal of the ids that a shard's rows have now (`labelstore.storage.origin.ids_seal`).
+
+        Raises
+        ------
+        StoreMismatchError
+            There is another store by now.
+        """
+        data = store_files(self.location).read(GROUP, MOST_BYTES)
+        if data is None or data != self._group:
+            self.source, info = open_source(self.location)
+            if info.identity != self.info.identity:
+                raise another_store(self.location)
+            self._ids, self._group = index_arrays(info)[0], data
+        return ids_seal(self.source.index_rows(self._ids, shard))
 
     def is_committed(self, shard: int) -> bool:
         """Whether a shard has a commit that its files match, looked at anew."""
@@ -89,16 +116,20 @@ class ShardWriter:
         count = len(self.info.shard_rows(shard))
         return {spec.name: np.full((count, *spec.row_shape), spec.fill, spec.numpy_dtype) for spec in self._specs}
 
-    def write(self, shard: int, arrays: Mapping[str, NDArray[Any]]) -> int:
+    def write(self, shard: int, arrays: Mapping[str, NDArray[Any]], seal: int | None = None) -> int:
         """Write all of a shard's arrays, and then its commit; return how many bytes that were.
 
         Parameters
         ----------
         arrays
             Every committed array by name, ``[rows of the shard, *row_shape]``.
+        seal
+            Of the ids that the rows were made for; None: of those that are there.
 
         Raises
         ------
+        StoreMismatchError
+            There is another store by now, or other ids; nothing is touched.
         StoreWriteError
             The disk is full or read-only; the shard stays pending.
         """
@@ -107,9 +138,9 @@ class ShardWriter:
             if len(arrays[spec.name]) != rows:
                 raise ValueError(f"{spec.name}: expected the {rows} rows of shard {shard}, got {len(arrays[spec.name])}")
         files = {self._key(spec, shard): encode_file(spec, arrays[spec.name], self.info.shard_size) for spec in self._specs}
-        return self._write_files(shard, files)
+        return self._write_files(shard, files, seal)
 
-    def write_encoded(self, shard: int, files: Mapping[str, bytes]) -> int:
+    def write_encoded(self, shard: int, files: Mapping[str, bytes], seal: int | None = None) -> int:
         """Write a shard whose files are those of another store's shard, of the same arrays and as many rows; else as `write`.
 
         Parameters
@@ -117,10 +148,16 @@ class ShardWriter:
         files
             By the name of their array.
         """
-        return self._write_files(shard, {self._key(spec, shard): files[spec.name] for spec in self._specs})
+        return self._write_files(shard, {self._key(spec, shard): files[spec.name] for spec in self._specs}, seal)
 
-    def _write_files(self, shard: int, files: Mapping[str, bytes]) -> int:
-        record = np.array([[commit_record(data) for data in files.values()]], np.uint64)
+    def _write_files(self, shard: int, files: Mapping[str, bytes], seal: int | None) -> int:
+        found = self.ids_seal(shard)
+        if seal not in (None, found):
+            raise StoreMismatchError(
+                f"{self.location}: shard {shard} was made for other images than those whose ids are there now; it is not kept"
+            )
+        origin = [] if self.info.store_id is None else [origin_of(self.info, found)]
+        record = np.array([[*map(commit_record, files.values()), *origin]], np.uint64)
         commit = {self._key(self._commits, shard): encode_file(self._commits, record, 1)}
         with writing(self.location):
             self.discard(shard)
@@ -139,6 +176,13 @@ class ShardWriter:
         return self.source.file_key(spec, shard)
 
 
+def another_store(location: str) -> StoreMismatchError:
+    """Say that a store has gone since work for it was begun."""
+    return StoreMismatchError(
+        f"{location}: another store has been made here since this work was begun for the one that was; nothing of it is touched"
+    )
+
+
 def committed_shards(source: Source, info: StoreInfo, shards: Sequence[int]) -> Iterator[int]:
     """Yield those of some shards that have a commit that their files match; from a server many are read at the same time."""
     for start in range(0, len(shards), _SHARDS_AT_ONCE):
@@ -155,6 +199,23 @@ def is_committed(source: Source, shard: int) -> bool:
         return source.is_committed(shard)
     except DamagedError:
         return False
+
+
+def _begin(location: str) -> GroupFile:
+    """Write the group's file that says that a creation is under way: the one run that has written it goes on."""
+    path, group = local_path(location), open_group_file(location)
+    beginning = group_json({UNFINISHED: Claim.new().to_attribute()})
+    if path is not None:
+        path.mkdir(parents=True, exist_ok=True)
+    remains = find_remains(location, group) if path is None else []
+    try:
+        group.replace(beginning) if group.read() is not None else group.create(beginning)
+    except FileExistsError:
+        raise StoreBusyError(f"{location}: another run has begun this store at this moment; wait for it") from None
+    sink = open_sink(location)
+    for key in remains:
+        sink.delete(key)
+    return group
 
 
 def _require_free(location: str, info: StoreInfo) -> None:

@@ -268,7 +268,9 @@ def _check_shards(files: StoreFiles, found: Verification, ids: NDArray[np.bytes_
     size = max(_ROWS_A_TASK // info.shard_size, 1)
     tasks = [range(start, min(start + size, info.num_shards)) for start in range(0, info.num_shards, size)]
     with _processes(min(workers, len(tasks))) as each:
-        for check in itertools.chain.from_iterable(each(functools.partial(_check_some, files, info), tasks)):
+        for check in itertools.chain.from_iterable(
+            each(functools.partial(_check_some, files, info, frozenset(found.lost.get(info.ids_array, ()))), tasks)
+        ):
             seen += len(info.shard_rows(check.shard))
             observer.rows(seen, 0)
             found.rows.update(check.rows)
@@ -281,11 +283,14 @@ def _check_shards(files: StoreFiles, found: Verification, ids: NDArray[np.bytes_
                 found.problems.append(Problem(file, message, check.shard, row, text))
 
 
-def _check_some(files: StoreFiles, info: StoreInfo, shards: range) -> list[ShardCheck]:
-    found = [check_shard(files, info, shard) for shard in shards]
+def _check_some(files: StoreFiles, info: StoreInfo, lost: frozenset[int], shards: range) -> list[ShardCheck]:
+    """``lost``: the shards whose ids cannot be trusted."""
+    found = [check_shard(files, info, shard, shard not in lost) for shard in shards]
     # Once more where it looks damaged: a run may have been writing to the shard at that moment.
     again = {check.shard for check in found if check.problems or check.unreadable}
-    return [check_shard(files, info, check.shard) if check.shard in again else check for check in found]
+    return [
+        check_shard(files, info, check.shard, check.shard not in lost) if check.shard in again else check for check in found
+    ]
 
 
 @contextmanager

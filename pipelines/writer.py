@@ -23,7 +23,7 @@ from labelstore.pipelines.new_store import NOT_KNOWN, MapsRecord, info_of
 from labelstore.pipelines.plan import ShardReport, pending_shards
 from labelstore.pipelines.shard_rows import ShardRows
 from labelstore.pipelines.sources.listing import id_problem
-from labelstore.pipelines.store import ShardWriter, committed_shards, create_store
+from labelstore.pipelines.store import ShardWriter, another_store, committed_shards, create_store
 from labelstore.records import ImportRecord
 from labelstore.schema import Status, StoreInfo
 from labelstore.storage import open_source
@@ -167,14 +167,20 @@ class LabelMapWriter:
         """Return the image ids of a shard's rows."""
         return self._shards.image_ids(shard)
 
-    def shard(self, shard: int) -> ShardRows:
+    def shard(self, shard: int, ids_seal: int | None = None) -> ShardRows:
         """Return a shard's rows, to be filled and committed: ``with writer.shard(3) as rows: ...``.
 
         What is committed there already stays until the new rows are.
+
+        Parameters
+        ----------
+        ids_seal
+            Of the images that the rows are made for (`labelstore.storage.origin.ids_seal`). By default of those whose ids are
+            there now.
         """
         if not 0 <= shard < self.info.num_shards:
             raise ImagesError(f"{self.location}: expected a shard in 0..{self.info.num_shards - 1}, got {shard}")
-        return ShardRows(self._shards, shard)
+        return ShardRows(self._shards, shard, ids_seal)
 
     def stored_reports(self, shards: Sequence[int]) -> list[ShardReport]:
         """Return the reports of those of some shards that have a matching commit by now; looked at anew, those without one."""
@@ -204,6 +210,25 @@ class LabelMapWriter:
     def __setstate__(self, state: tuple[str, bool]) -> None:
         self.location, self._lock = state
         self._open()
+
+
+def open_writer(store: str, identity: tuple[str | None, str] | None) -> LabelMapWriter:
+    """Return the writer of a task, whose run holds the store's lock.
+
+    Parameters
+    ----------
+    identity
+        Of the store that the task is for; None: of whatever store is there.
+
+    Raises
+    ------
+    StoreMismatchError
+        Another store has been made at its place.
+    """
+    writer = LabelMapWriter(store, lock=False)
+    if identity is not None and writer.info.identity != identity:
+        raise another_store(store)
+    return writer
 
 
 def _texts(names: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -199,5 +199,5 @@ def check_bound(option: str, most_bytes: object) -> None:
 
 def _identity(info: StoreInfo, specs: Sequence[ArraySpec]) -> str:
     """A name for the store's cache. Records are held against their shard's seal besides: this one need not be perfect."""
-    said = [info.num_rows, info.shard_size, info.created, info.annotator.weights_sha256, *map(repr, specs)]
+    said = [info.num_rows, info.shard_size, info.created, info.annotator.weights_sha256, info.store_id, *map(repr, specs)]
     return hashlib.sha256(repr(said).encode()).hexdigest()[:16]

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.errors import DamagedError
-from labelstore.schema import ArraySpec, StoreInfo
+from labelstore.schema import ArraySpec, StoreInfo, index_arrays
 from labelstore.scratch import Spares
 from labelstore.storage.base import ChangedError, DamagedRowError, UsePart
 from labelstore.storage.chunks import MISSING, Whole, decode_chunk, largest_file, wrong_seal
 from labelstore.storage.frames import FrameError, decode_frame, decode_frames, usual_header
 from labelstore.storage.metadata import ArrayMeta
+from labelstore.storage.origin import ids_seal, origin_problem, split_commit
 from labelstore.storage.plain import check_plain, check_plains
 from labelstore.storage.table import STATUS, RowTable, check_status, in_memory
 from labelstore.threads import ProcessLock, in_parts
@@ -58,6 +59,7 @@ class DirectSource(ABC):
         self._spares = Spares()
         self._lock = ProcessLock()
         self._changes = 0
+        self._ids_seals: dict[int, int] = {}
         self._chunks = {
             spec.name: Chunks(
                 place,
@@ -178,6 +180,8 @@ class DirectSource(ABC):
         for shard, chunk in zip(shards, self._each_chunk(spec, shards), strict=True):
             rows = info.shard_rows(shard)  # a shard at a time, holes too: rows that no file holds must cost no memory
             out[rows.start : rows.stop] = chunk[: len(rows)]
+            if spec.name == info.ids_array and info.store_id is not None:  # they are in hand now
+                self._ids_seals[shard] = ids_seal(chunk[: len(rows)])
             out[rows.stop : (shard + 1) * info.shard_size] = spec.fill
         return out
 
@@ -221,6 +225,24 @@ class DirectSource(ABC):
             here = shards == shard
             out[here] = chunk[locals_[here]]
         return out
+
+    def _counts(self, shard: int, commit: NDArray[np.uint64]) -> bool:
+        """Whether there is a commit, ``[files, 4]`` or a row more, of this store and of the ids that the rows have."""
+        files, origin = split_commit(commit, self._info)
+        return files is not None and not (origin and origin_problem(origin, self._info, self.ids_seals([shard]).get(shard)))
+
+    def ids_seals(self, shards: Sequence[int]) -> dict[int, int]:
+        """Return the seals of shards' ids, those left out whose ids cannot be read: they contradict no commit."""
+        ids = index_arrays(self._info)[0]
+        missing = [shard for shard in shards if shard not in self._ids_seals]
+        try:
+            for shard, chunk in zip(missing, self._each_chunk(ids, missing), strict=True):
+                self._ids_seals[shard] = ids_seal(chunk[: len(self._info.shard_rows(shard))])
+        except DamagedError:
+            if len(missing) > 1:
+                for shard in missing:
+                    self.ids_seals([shard])
+        return {shard: self._ids_seals[shard] for shard in shards if shard in self._ids_seals}
 
     def _path(self, spec: ArraySpec, shard: int) -> str:
         return f"{self.where}/{self.file_key(spec, shard)}"

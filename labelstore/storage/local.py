@@ -135,9 +135,9 @@ class LocalSource(DirectSource):
         self._files.drop([shard])
 
     def _read_commit(self, shard: int) -> NDArray[np.uint64] | None:
-        spec = commits_spec(len(self._committed))
+        spec = commits_spec(self._info)
         commit = read_chunk(self._path(spec, shard), spec, 1, self._owner)
-        return commit if commit is not None and commit.any() else None
+        return commit if commit is not None and self._counts(shard, commit[0]) else None
 
     @again
     def _load_one(self, shard: int) -> None:
@@ -145,7 +145,7 @@ class LocalSource(DirectSource):
         if commit is None:
             self._table.mark_holes(shard)
             return
-        seals = commit[0, :, :3].tolist()
+        seals = commit[0, : len(self._committed), :3].tolist()
         kept: list[DataFile] = []
         values, indexes = {}, {}
         for spec, seal in zip(self._committed, seals, strict=True):
@@ -191,3 +191,29 @@ class SealedFiles:
             raise missing_file(path, shard) from None
         check_seal(file, seal)
         return file
+
+
+class LocalCopy(LocalSource):
+    """A folder that holds shards of another source's, which has held their commits against the ids when it fetched them.
+
+    Parameters
+    ----------
+    known
+        The seals of ids that the other source knows, shared with it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        info: StoreInfo,
+        arrays: Mapping[str, ArrayMeta],
+        files: tuple[ArraySpec, ...],
+        known: dict[int, int],
+        owner: int,
+    ) -> None:
+        super().__init__(path, info, arrays, files, owner)
+        self._ids_seals = known
+
+    def _counts(self, shard: int, commit: NDArray[np.uint64]) -> bool:
+        """See `DirectSource._counts`; the ids themselves need not be here."""
+        return bool(commit.any())

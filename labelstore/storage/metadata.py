@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from labelstore.encodings import committed_arrays
 from labelstore.errors import DamagedError, FormatError
 from labelstore.schema import COMMIT_FIELDS, ArraySpec, StoreInfo
 from labelstore.storage.seals import array_seal
@@ -26,9 +27,10 @@ class ArrayMeta:
         return spec.file_name(shard).replace(".", self.separator)
 
 
-def commits_spec(num_files: int) -> ArraySpec:
+def commits_spec(info: StoreInfo) -> ArraySpec:
     """Return the spec of ``commits``: one row a *shard*, each its own chunk."""
-    shape, dims = (num_files, len(COMMIT_FIELDS)), ("shard", "file", "commit_field")
+    rows = len(committed_arrays(info)) + (info.store_id is not None)
+    shape, dims = (rows, len(COMMIT_FIELDS)), ("shard", "file", "commit_field")
     return ArraySpec("commits", "uint64", shape, 0, committed=False, compressed=False, dims=dims)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.errors import DamagedError, StoreReadError
-from labelstore.schema import ArraySpec, Status, StoreInfo
+from labelstore.schema import ArraySpec, Status, StoreInfo, index_arrays
 from labelstore.storage.base import ChangedError, DamagedRowError, Source, UsePart
 from labelstore.storage.cached import check_bound
 from labelstore.storage.chunks import largest_file
@@ -167,6 +167,7 @@ class MirrorSource:
         for start in range(0, len(unknown), _SHARDS_AT_ONCE):
             some = unknown[start : start + _SHARDS_AT_ONCE]
             wanted = {}
+            self._read_ids(self._remote.unknown_ids(some))
             for shard, file in zip(some, self._remote.fetch_commits(some), strict=True):
                 files = self._remote.sealed_files(shard, file)
                 if file is not None and files:
@@ -175,6 +176,12 @@ class MirrorSource:
             self._renew_here(here)
             self._elsewhere[[shard for shard in wanted if shard not in here]] = True
             self._here[list(here)] = True
+
+    def _read_ids(self, shards: Sequence[int]) -> None:
+        """Read shards' ids, which commits are held against; fetched once, as all files."""
+        ids = index_arrays(self._info)[0]
+        if shards and self._index_source(ids, shards) is self._local:
+            self._local.ids_seals(shards)
 
     @contextmanager
     def _careful(self, source: Source, rows: NDArray[np.int64]) -> Iterator[None]:
@@ -224,5 +231,5 @@ class MirrorSource:
 
 
 def _identity(where: str, info: StoreInfo) -> str:
-    said = [where, info.num_rows, info.shard_size, info.ids_array, info.created, info.annotator.weights_sha256]
+    said = [where, info.num_rows, info.shard_size, info.ids_array, info.created, info.annotator.weights_sha256, info.store_id]
     return hashlib.sha256(repr(said).encode()).hexdigest()[:16]

@@ -59,8 +59,7 @@ def local_path(location: str | Path) -> Path | None:
 
 def store_arrays(info: StoreInfo) -> tuple[ArraySpec, ...]:
     """Return the specs of all arrays of a store."""
-    files = committed_arrays(info)
-    return (*files, *index_arrays(info), commits_spec(len(files)))
+    return (*committed_arrays(info), *index_arrays(info), commits_spec(info))
 
 
 def _open_url(location: str, cache_dir: str | Path | None, cache_dir_bytes: int | None) -> tuple[Source, StoreInfo]:

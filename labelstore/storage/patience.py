@@ -49,7 +49,7 @@ async def patiently(call: Callable[[], Awaitable[T]], seconds: float = SECONDS) 
 
 def may_pass(error: BaseException) -> bool:
     """Whether the same request may be answered later."""
-    return any(map(_passes, _with_causes(error)))
+    return any(map(_passes, with_causes(error)))
 
 
 def _pauses(seconds: float) -> Iterator[float]:
@@ -75,7 +75,8 @@ def _passes(error: BaseException) -> bool:
     return not _PASSING.isdisjoint(kind.__name__ for kind in type(error).__mro__)
 
 
-def _with_causes(error: BaseException) -> Iterator[BaseException]:
+def with_causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what it was raised from."""
     found: BaseException | None = error
     while found is not None:
         yield found

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.core.sync import sync
-from zarr.storage import StorePath, WrapperStore
+from zarr.storage import FsspecStore, StorePath, WrapperStore
 from zarr.storage._common import make_store_path
 
 from labelstore.errors import MissingExtraError, StoreReadError
@@ -32,6 +33,29 @@ def open_place(location: str) -> StorePath:
     except ImportError as error:
         raise MissingExtraError(f"{location}: needs more: pip install 'labelstore[s3]' ({error})") from error
     return StorePath(PatientStore(path.store), path.path)
+
+
+def file_system(place: StorePath) -> tuple[Any, str] | None:
+    """Return the asynchronous file system of fsspec's below a place, and the place's path there; None where it is no such."""
+    store = place.store._store if isinstance(place.store, PatientStore) else place.store
+    if not isinstance(store, FsspecStore):
+        return None
+    return store.fs, "/".join(part for part in (store.path, place.path) if part)
+
+
+async def delete_object(place: StorePath) -> None:
+    """Delete one object by its exact name; zarr-python's own way takes ``*`` and ``[`` in it for a pattern."""
+    found = file_system(place)
+    if found is None:
+        await place.delete()
+        return
+    system, path = found
+
+    async def delete() -> None:
+        with contextlib.suppress(FileNotFoundError):
+            await system._rm_file(path)
+
+    await patiently(delete)
 
 
 def _connections() -> dict[str, Any]:

@@ -15,7 +15,7 @@ from labelstore.schema import ArraySpec, StoreInfo
 from labelstore.storage.base import ChangedError
 from labelstore.storage.chunks import decode_chunk, index_bytes, largest_chunk, largest_file, largest_shard_file, read_index
 from labelstore.storage.direct import Chunks, DirectSource, Index, check_seal, missing_file
-from labelstore.storage.local import LocalSource
+from labelstore.storage.local import LocalCopy, LocalSource
 from labelstore.storage.metadata import ArrayMeta, commits_spec
 from labelstore.storage.objects import Objects, Part, SealedFile
 from labelstore.storage.plain import CHECKSUM_BYTES
@@ -38,7 +38,7 @@ class RangeSource(DirectSource):
     def __init__(self, location: str, info: StoreInfo, arrays: Mapping[str, ArrayMeta], files: tuple[ArraySpec, ...]) -> None:
         super().__init__(location, info, arrays, files)
         self.objects = Objects(location)
-        self._commit = commits_spec(len(files))
+        self._commit = commits_spec(info)
         self._seals: dict[tuple[str, int], list[int]] = {}
         self._indexed = np.zeros(info.num_shards, np.bool_)
 
@@ -107,7 +107,9 @@ class RangeSource(DirectSource):
 
     def _read_commits(self, shards: Sequence[int]) -> list[NDArray[np.uint64] | None]:
         """See `DirectSource._read_commits`."""
-        return [self.decode_commit(shard, file) for shard, file in zip(shards, self.fetch_commits(shards), strict=True)]
+        files = self.fetch_commits(shards)
+        self.ids_seals(self.unknown_ids([shard for shard, file in zip(shards, files, strict=True) if file is not None]))
+        return [self.decode_commit(shard, file) for shard, file in zip(shards, files, strict=True)]
 
     def _forget(self, shard: int) -> None:
         """See `DirectSource._forget`."""
@@ -120,7 +122,7 @@ class RangeSource(DirectSource):
         return self.objects.fetch([Part(key, 0, most + 1) for key in keys])
 
     def decode_commit(self, shard: int, file: bytes | None) -> NDArray[np.uint64] | None:
-        """Return the ``[files, 4]`` that such a file holds; None if the shard is not committed.
+        """Return the commit that such a file holds; None if the shard is not committed.
 
         Raises
         ------
@@ -130,15 +132,15 @@ class RangeSource(DirectSource):
             return None
         path = self._path(self._commit, shard)
         commit = decode_chunk(_bounded(file, largest_file(self._commit, 1), path), self._commit, 1, path)[0]
-        return commit if commit.any() else None
+        return commit if self._counts(shard, commit) else None
 
     def sealed_files(self, shard: int, file: bytes | None) -> tuple[SealedFile, ...]:
         """Return what such a file says of the shard's others; none if the shard is not committed. Raises as `decode_commit`."""
         commit = self.decode_commit(shard, file)
         if commit is None:
             return ()
-        found = []
-        for spec, length, crc32c in zip(self._committed, commit[:, 0].tolist(), commit[:, 3].tolist(), strict=True):
+        found, sealed = [], commit[: len(self._committed)]
+        for spec, length, crc32c in zip(self._committed, sealed[:, 0].tolist(), sealed[:, 3].tolist(), strict=True):
             most = largest_shard_file(spec, self._info.shard_size) if spec.by_row else largest_file(spec, self._info.shard_size)
             if length > most:
                 raise DamagedError(f"{self._path(spec, shard)}: expected at most {most:,} bytes, its commit says {length:,}")
@@ -149,15 +151,19 @@ class RangeSource(DirectSource):
         """Return where a shard's commit lies below the store."""
         return self.file_key(self._commit, shard)
 
+    def unknown_ids(self, shards: Sequence[int]) -> list[int]:
+        """Return those of some shards whose ids commits will have to be held against, and which have not been read yet."""
+        return [] if self._info.store_id is None else [shard for shard in shards if shard not in self._ids_seals]
+
     def copy_in(self, folder: Path) -> LocalSource:
         """Return what reads the same store where its files lie in a folder of this user's."""
-        return LocalSource(folder, self._info, self._arrays, self._committed, os.geteuid())
+        return LocalCopy(folder, self._info, self._arrays, self._committed, self._ids_seals, os.geteuid())
 
     def _sealed_parts(self, shard: int, commit: NDArray[np.uint64]) -> list[list[Part]]:
         """Of files with an index their first and last bytes, others whole; and whatever lies behind the length committed."""
         found = []
         size = self._info.shard_size
-        for spec, length in zip(self._committed, commit[:, 0].tolist(), strict=True):
+        for spec, length in zip(self._committed, commit[: len(self._committed), 0].tolist(), strict=True):
             key = self.file_key(spec, shard)
             if spec.by_row:
                 found.append([Part(key, 0, CHECKSUM_BYTES), Part(key, max(length - CHECKSUM_BYTES, 0), length + 1)])
@@ -169,7 +175,7 @@ class RangeSource(DirectSource):
         self, shard: int, commit: NDArray[np.uint64], parts: list[list[Part]], fetched: Mapping[Part, bytes | None]
     ) -> None:
         values = {}
-        for spec, mine, seal in zip(self._committed, parts, commit[:, :3].tolist(), strict=True):
+        for spec, mine, seal in zip(self._committed, parts, commit[: len(parts), :3].tolist(), strict=True):
             path = f"{self.where}/{mine[0].key}"
             known = {part.start: fetched[part] for part in mine}
             if None in known.values():
@@ -179,7 +185,7 @@ class RangeSource(DirectSource):
             values.update(self._values(spec, file))
         with self._lock():
             if not self._table.loaded[shard]:
-                seals = zip(self._committed, commit[:, :3].tolist(), strict=True)
+                seals = zip(self._committed, commit[: len(parts), :3].tolist(), strict=True)
                 self._seals.update({(spec.name, shard): seal for spec, seal in seals if spec.by_row})
                 self._table.fill(shard, commit, {}, values)
 

@@ -13,11 +13,12 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 from labelstore.errors import DamagedError, FormatError, StoreNotFoundError, StoreReadError
-from labelstore.schema import ArraySpec, Status, StoreInfo
+from labelstore.schema import ArraySpec, Status, StoreInfo, index_arrays
 from labelstore.storage.base import DamagedRowError, UsePart
 from labelstore.storage.chunks import wrong_seal
 from labelstore.storage.failures import unreadable
 from labelstore.storage.metadata import ArrayMeta, commits_spec
+from labelstore.storage.origin import ids_seal, origin_problem, split_commit
 from labelstore.storage.patience import may_pass
 from labelstore.storage.patient_store import access_refused, open_place
 from labelstore.storage.table import STATUS, RowTable, check_status, in_memory
@@ -78,8 +79,10 @@ class ZarrSource:
         return bool(changed)
 
     def _read_commit(self, shard: int) -> NDArray[np.uint64] | None:
-        commit = self._read(commits_spec(len(self._committed)), slice(shard, shard + 1))[0]
-        return commit if commit.any() else None
+        commit = self._read(commits_spec(self._info), slice(shard, shard + 1))[0]
+        files, origin = split_commit(commit, self._info)
+        seal = self._ids_seal(shard) if origin else None
+        return None if files is None or origin_problem(origin, self._info, seal) else commit
 
     def seals(self, shards: NDArray[np.int64]) -> NDArray[np.uint32]:
         """See `labelstore.storage.base.Source.seals`."""
@@ -132,6 +135,14 @@ class ZarrSource:
             if not ids[own.start : own.stop, 0].all():
                 raise DamagedError(f"{self.where}/{self._info.ids_array}: no ids in rows {own.start} to {own.stop - 1}")
 
+    def _ids_seal(self, shard: int) -> int | None:
+        """The seal of a shard's ids; None where they cannot be read."""
+        try:
+            ids = self.index_rows(index_arrays(self._info)[0], shard)
+        except DamagedError:
+            return None
+        return ids_seal(ids) if ids[:, 0].all() else None
+
     def _rows_of(self, spec: ArraySpec, rows: NDArray[np.int64]) -> NDArray[Any]:
         array = self._zarr[spec.name]
         try:
@@ -151,7 +162,7 @@ class ZarrSource:
         if commit is None:
             self._table.mark_holes(shard)
             return False
-        for spec, record in zip(self._committed, commit.tolist(), strict=True):
+        for spec, record in zip(self._committed, commit[: len(self._committed)].tolist(), strict=True):
             self._check_file(spec, shard, record)
         rows = self._info.shard_rows(shard)
         values = np.full(self._info.shard_size, Status.HOLE, np.uint8)

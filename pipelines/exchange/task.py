@@ -13,7 +13,7 @@ from labelstore.pipelines.plan import ShardReport
 from labelstore.pipelines.setting_aside import retry_alone
 from labelstore.pipelines.shard import OnShardRows, torch_threads
 from labelstore.pipelines.shard_rows import ShardRows
-from labelstore.pipelines.writer import LabelMapWriter
+from labelstore.pipelines.writer import LabelMapWriter, open_writer
 
 
 class MapsSource(Protocol):
@@ -37,20 +37,22 @@ class MapsSource(Protocol):
 
 @dataclass(frozen=True)
 class TransferJob:
-    """What all tasks of a transfer share; ``run``, ``store`` and ``versions`` as a `JobSpec`'s."""
+    """What all tasks of a transfer share; ``run``, ``store``, ``versions`` and ``identity`` as a `JobSpec`'s."""
 
     run: str
     store: str
     source: MapsSource
     versions: tuple[tuple[str, str], ...] = ()
+    identity: tuple[str | None, str] | None = None
 
 
 @dataclass(frozen=True)
 class ShardPart:
-    """A shard, and where its rows' maps are."""
+    """A shard, where its rows' maps are, and the seal of their images' ids."""
 
     shard: int
     part: Any
+    ids_seal: int | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def transfer_shards(task: TransferTask, on_rows: OnShardRows) -> Iterator[ShardR
         for part in task.shards:
             if part.shard in have:
                 continue
-            rows = _fill(writer.shard(part.shard), task.job.source, part, on_rows)
+            rows = _fill(writer.shard(part.shard, part.ids_seal), task.job.source, part, on_rows)
             if writing is not None:
                 yield writing.result()
             writing = executor.submit(_write, rows)
@@ -96,7 +98,7 @@ def _write(rows: ShardRows) -> ShardReport:
 
 @functools.lru_cache(maxsize=1)
 def _open_writer(job: TransferJob) -> LabelMapWriter:
-    return LabelMapWriter(job.store, lock=False)
+    return open_writer(job.store, job.identity)
 
 
 def _nothing(_: TransferJob) -> None:

@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.errors import StoreMismatchError, StoreNotFoundError, UnfinishedStoreError
+from labelstore.pipelines.claims import require_unclaimed
 from labelstore.pipelines.exchange.task import TRANSFERRING, MapsSource, ShardPart, TransferJob, TransferTask
 from labelstore.pipelines.finishing import finish_shards
+from labelstore.pipelines.free_place import require_free
 from labelstore.pipelines.left_overs import remove_left_overs
 from labelstore.pipelines.links import require_no_links
 from labelstore.pipelines.lock import store_lock
@@ -29,10 +31,11 @@ from labelstore.pipelines.versions import shared_versions
 from labelstore.pipelines.which_engine import Needs, open_engine
 from labelstore.schema import StoreInfo, index_arrays
 from labelstore.storage import open_source
+from labelstore.storage.origin import ids_seal
 
 _MOST_ROWS_A_TASK = 8192
 """A second of work or a few."""
-_MAY_DIFFER = {"versions", "created", "recipe", "ids_array", "images_root", "distance", "imported"}
+_MAY_DIFFER = {"versions", "created", "recipe", "ids_array", "images_root", "distance", "imported", "store_id"}
 """What a store that is gone on with may say otherwise: when, where and by what it was begun."""
 
 
@@ -79,16 +82,23 @@ def transfer(maps: Transfer, store: str, resources: Resources, observer: Observe
         if not pending:
             observer.plan(info.num_images, info.num_images)
             return summarise(store, info, 0, time.perf_counter() - start)
+        if found is None:
+            require_free(store)
         require_writable(store)
         with open_engine(resources, Needs(None, store, maps.sample), observer) as (engine, settled):
             if found is None:
-                create_store(store, info, maps.ids, maps.targets)
-            job = TransferJob(uuid.uuid4().hex, store, maps.source, tuple(shared_versions().items()))
+                info = create_store(store, info, maps.ids, maps.targets)
+            job = TransferJob(uuid.uuid4().hex, store, maps.source, tuple(shared_versions().items()), info.identity)
             runs = in_runs(pending, info.shard_size, settled.workers, _MOST_ROWS_A_TASK)
-            tasks = (TransferTask(job, tuple(ShardPart(shard, maps.part(shard)) for shard in shards)) for shards in runs)
+            tasks = (TransferTask(job, tuple(_part(maps, info, shard) for shard in shards)) for shards in runs)
             summary = finish_shards(engine, TRANSFERRING, tasks, store, info, pending, observer)
         remove_left_overs(store)  # of workers that died
     return summary
+
+
+def _part(maps: Transfer, info: StoreInfo, shard: int) -> ShardPart:
+    rows = info.shard_rows(shard)
+    return ShardPart(shard, maps.part(shard), ids_seal(maps.ids[rows.start : rows.stop]))
 
 
 def _existing(location: str, maps: Transfer) -> tuple[StoreInfo, list[int]] | None:
@@ -98,6 +108,7 @@ def _existing(location: str, maps: Transfer) -> tuple[StoreInfo, list[int]] | No
         info = open_source(location)[1]
     except (StoreNotFoundError, UnfinishedStoreError):
         return None
+    require_unclaimed(location)
     with writing(location):
         remove_left_overs(location)
         settle_metadata(location, info)

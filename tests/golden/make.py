@@ -1,4 +1,6 @@
-"""Makes the golden stores of format version 1. Run once when the format was fixed; to be run again only for a new version.
+"""Makes the golden stores of format version 1 that have an id. Run once; to be run again only for a new version.
+
+Those without (v1-topk, v1-spectral) were made by the same code before that.
 
 python tests/golden/make.py FOLDER topk|spectral
 """
@@ -23,7 +25,7 @@ FAILED, PENDING_SHARD = 3, 2
 
 
 def make(folder: Path, encoding: str) -> None:
-    store = str(folder / f"v1-{encoding}.zarr")
+    store = str(folder / f"v1-{encoding}-id.zarr")
     ids = pack_ids(IDS)
     record = AnnotatorRecord("golden", "0" * 64, 32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic")
     info = StoreInfo(
@@ -60,7 +62,7 @@ def make(folder: Path, encoding: str) -> None:
     reader = LabelMapReader(store)
     read = reader.read(done)
     soft = reader.pool(done, boxes)
-    np.savez_compressed(folder / f"v1-{encoding}.npz", classes=read.classes, scores=read.scores, boxes=boxes, soft=soft)
+    np.savez_compressed(folder / f"v1-{encoding}-id.npz", classes=read.classes, scores=read.scores, boxes=boxes, soft=soft)
 
 
 if __name__ == "__main__":

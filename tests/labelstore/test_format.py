@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 import pytest
 import tensorstore
@@ -18,6 +19,8 @@ MAPS = {
     GOLDEN: {"classes": ("uint16", (3, 4, 6)), "scores": ("uint8", (3, 4, 6)), "score_range": ("float32", (2,))},
     SPECTRAL: {"spectra": ("uint8", (76,))},
 }
+WITH_ID = {store: store.with_name(f"{store.stem}-id.zarr") for store in MAPS}
+MAPS |= {WITH_ID[store]: arrays for store, arrays in MAPS.items()}
 COMMON = {
     "status": ("uint8", ()),
     "errors": ("uint8", (160,)),
@@ -54,7 +57,8 @@ def test_every_array_opens_and_is_the_same(library, store):
         assert values.dtype == dtype, name
         assert values.shape == (info["num_rows"], *row_shape), name
         np.testing.assert_array_equal(values, by_zarr(store, name))
-    assert LIBRARIES[library](store, "commits").shape == (3, len(MAPS[store]) + 3, 4)
+    rows = len(MAPS[store]) + 3 + (store in WITH_ID.values())
+    assert LIBRARIES[library](store, "commits").shape == (3, rows, 4)
     assert {path.name for path in store.iterdir()} == {*arrays, "commits", "zarr.json"}
 
 
@@ -125,11 +129,12 @@ def test_the_recipe_of_spectral_maps_gives_what_the_reader_gives(library):
         np.testing.assert_allclose(reader.pool([row], [(0, 0, 1, 1)])[0], mean / mean.sum(), atol=1e-5)
 
 
-def test_the_golden_spectral_store_reads_as_it_was_written():
-    reader = LabelMapReader(SPECTRAL)
+@pytest.mark.parametrize("store", [SPECTRAL, WITH_ID[SPECTRAL]], ids=lambda store: store.stem)
+def test_the_golden_spectral_store_reads_as_it_was_written(store):
+    reader = LabelMapReader(store)
     assert (len(reader), reader.num_classes, reader.top_k, reader.map_size) == (9, 10, 3, (4, 6))
     assert reader.status().tolist() == [1, 1, 1, 2, 1, 1, 1, 1, 0]
-    expected = np.load(SPECTRAL.with_name("v1-spectral.npz"))
+    expected = np.load(store.with_suffix(".npz"))
     done = [0, 1, 2, 4, 5, 6, 7]
     many = reader.read(done)
     np.testing.assert_array_equal(many.classes, expected["classes"])
@@ -137,18 +142,33 @@ def test_the_golden_spectral_store_reads_as_it_was_written():
     np.testing.assert_allclose(reader.pool(done, expected["boxes"]), expected["soft"], atol=1e-6)
 
 
-def test_the_golden_store_reads_as_it_was_written():
+@pytest.mark.parametrize("store", [GOLDEN, WITH_ID[GOLDEN]], ids=lambda store: store.stem)
+def test_the_golden_store_reads_as_it_was_written(store):
     """Values noted when the store was made (tests/golden/make.py): a reader that changes them breaks users' stores."""
-    reader = LabelMapReader(GOLDEN)
+    reader = LabelMapReader(store)
     assert (len(reader), reader.num_classes, reader.top_k, reader.map_size) == (9, 10, 3, (4, 6))
     assert reader.info.shard_size == 4
     assert reader.status().tolist() == [1, 1, 1, 2, 1, 1, 1, 1, 0]
     assert list(reader.ids)[:4] == ["a 1.png", "b/é.png", "c.jpg", "d.jpg"]
     assert reader.error("d.jpg") == "cannot be decoded: noted by hand"
     assert reader.targets.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8]
-    expected = np.load(GOLDEN.parent / "v1-topk.npz")
+    expected = np.load(store.with_suffix(".npz"))
     done = [0, 1, 2, 4, 5, 6, 7]
     many = reader.read(done)
     np.testing.assert_array_equal(many.classes, expected["classes"])
     np.testing.assert_array_equal(many.scores, expected["scores"])
     np.testing.assert_allclose(reader.pool(done, expected["boxes"]), expected["soft"], atol=1e-6)
+
+
+@pytest.mark.parametrize("store", WITH_ID.values(), ids=lambda store: store.stem)
+def test_a_commit_says_of_which_store_and_of_which_images_it_is(store):
+    """The last row, as docs/format.md has it: the id's halves, the crc32c of the ids, each padded to the longest, and 0."""
+    own = json.loads((store / "zarr.json").read_text())["attributes"]["labelstore"]
+    commits, ids = by_zarr(store, "commits"), by_zarr(store, "ids")
+    for shard in (0, 1):
+        rows = [row.tobytes().rstrip(b"\0") for row in ids[4 * shard : 4 * shard + 4]]
+        padded = b"".join(row.ljust(max(map(len, rows)), b"\0") for row in rows)
+        *halves, crc32c, nothing = commits[shard, -1].tolist()
+        assert (halves[0] << 64) + halves[1] == int(own["store_id"], 16)
+        assert (crc32c, nothing) == (google_crc32c.value(padded), 0)
+    assert not commits[2].any()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -113,22 +114,32 @@ def test_without_being_asked_it_refuses_and_says_how(store, more):
     assert not changed(before, stamps(store))
 
 
-def test_longer_ids_go_into_a_new_array_and_the_old_one_goes_when_the_run_ends(store, more, tmp_path):
+def is_as_it_was(reader: LabelMapReader) -> bool:
+    """Whether a copy of an open reader, as a worker process gets one that is started later, has the same ids and maps."""
+    copy = pickle.loads(pickle.dumps(reader))
+    keys = [image_id for image_id in reader.ids if image_id]  # holes have none
+    return list(copy.ids) == list(reader.ids) and bool((copy.read(keys).classes == reader.read(keys).classes).all())
+
+
+def test_longer_ids_go_into_a_new_array_and_the_old_one_stays_until_they_grow_again(store, more, tmp_path):
     deep = tmp_path / "deep"
     more.rename(deep)
     shutil.copytree(deep, deep / "a folder with a long name" / "and another", dirs_exist_ok=True)
     shutil.rmtree(deep / "cyan")
     shutil.rmtree(deep / "green")
+    before = LabelMapReader(store)
     extend(deep, store)
     reader = LabelMapReader(store)
     assert reader.info.ids_array == "ids_1"
-    assert not (store / "ids").exists()
+    assert is_as_it_was(before)
     assert "a folder with a long name/and another/green/7.png" in reader
     assert reader["red/3.png"].classes.shape == (3, 7, 7)
     assert is_whole(store)
     paint(deep / ("x" * 200 + ".png"), "red")
     extend(deep, store)
     assert LabelMapReader(store).info.ids_array == "ids_2"
+    assert not (store / "ids").exists()
+    assert is_as_it_was(reader)
     assert is_whole(store)
 
 

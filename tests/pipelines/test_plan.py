@@ -80,15 +80,14 @@ JOB = JobSpec(
 )
 
 
-def place(shard: int) -> tuple[FilePlace, ...]:
-    return (FilePlace(f"/images/{shard}.png"),)
+def part(shard: int) -> ShardSpec:
+    return ShardSpec(shard, (FilePlace(f"/images/{shard}.png"),), shard)
 
 
 @given(st.sets(st.integers(0, 3000)), st.integers(2, 12).map(lambda power: 2**power), st.integers(0, 64))
 def test_tasks_hold_every_pending_shard_once_in_order_and_get_shorter(pending, size, workers):
-    made = list(tasks(JOB, sorted(pending), size, workers, place))
-    assert [spec.shard for task in made for spec in task.shards] == sorted(pending)
-    assert all(spec.places == place(spec.shard) for task in made for spec in task.shards)
+    made = list(tasks(JOB, sorted(pending), size, workers, part))
+    assert [spec for task in made for spec in task.shards] == list(map(part, sorted(pending)))
     counts = [len(task.shards) for task in made]
     assert counts == sorted(counts, reverse=True)
     assert all(count == 1 or count * size <= MOST_ROWS_A_TASK["cpu"] for count in counts)
@@ -96,15 +95,15 @@ def test_tasks_hold_every_pending_shard_once_in_order_and_get_shorter(pending, s
 
 @pytest.mark.parametrize("workers", [2, 8])
 def test_no_worker_is_left_with_much_at_the_end(workers):
-    made = list(tasks(JOB, range(128), 8, workers, place))
+    made = list(tasks(JOB, range(128), 8, workers, part))
     assert len(made) > 2 * workers
     assert max(8 * len(task.shards) for task in made[-workers:]) == LEAST_ROWS_A_TASK
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_one_worker_gets_tasks_that_are_as_long_as_they_may_be(workers):
-    assert [len(task.shards) for task in tasks(JOB, range(200), 8, workers, place)] == [64, 64, 64, 8]
-    on_a_gpu = tasks(replace(JOB, device="cuda"), range(1200), 8, workers, place)
+    assert [len(task.shards) for task in tasks(JOB, range(200), 8, workers, part)] == [64, 64, 64, 8]
+    on_a_gpu = tasks(replace(JOB, device="cuda"), range(1200), 8, workers, part)
     assert [8 * len(task.shards) for task in on_a_gpu] == [4096, 4096, 1408]
 
 

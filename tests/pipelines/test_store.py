@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import google_crc32c
@@ -41,11 +42,13 @@ def data_files(store: Path, shard: int) -> list[Path]:
 
 def test_a_new_store_is_all_pending(tmp_path):
     info = LabelMapReader(GOLDEN).info
-    create_store(str(tmp_path / "new.zarr"), info, pack_ids(list(LabelMapReader(GOLDEN).ids)), np.arange(9, dtype=np.int32))
+    ids = pack_ids(list(LabelMapReader(GOLDEN).ids))
+    made = create_store(str(tmp_path / "new.zarr"), info, ids, np.arange(9, dtype=np.int32))
     reader = LabelMapReader(tmp_path / "new.zarr")
     assert not reader.status().any()
     assert list(reader.ids) == list(LabelMapReader(GOLDEN).ids)
-    assert reader.info == info
+    assert reader.info == made == replace(info, store_id=made.store_id)
+    assert made.store_id is not None
     with pytest.raises(PendingRowError):
         reader.read([0])
 

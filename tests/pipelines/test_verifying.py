@@ -456,18 +456,18 @@ def test_a_shard_that_is_being_written_again_is_not_damaged(topk, monkeypatch):
     """Seen between its new files and its new commit, the old one."""
     looks = []
 
-    def look(files, info, shard):
+    def look(files, info, shard, ids):
         looks.append(shard)
         if looks == [0, 1]:
             old = (topk / "commits" / "c.1.0.0").read_bytes()
             rewrite(topk, 1, lambda arrays: arrays["image_crc32"].fill(7))
             new = (topk / "commits" / "c.1.0.0").read_bytes()
             (topk / "commits" / "c.1.0.0").write_bytes(old)
-            found = check_shard(files, info, shard)
+            found = check_shard(files, info, shard, ids)
             (topk / "commits" / "c.1.0.0").write_bytes(new)
             assert found.problems
             return found
-        return check_shard(files, info, shard)
+        return check_shard(files, info, shard, ids)
 
     monkeypatch.setattr(verifying, "check_shard", look)
     found = verify(topk)

@@ -18,6 +18,7 @@ from labelstore.pipelines.files import commit_record, encode_file
 from labelstore.pipelines.store import ShardWriter
 from labelstore.storage import open_source
 from labelstore.storage.metadata import commits_spec
+from labelstore.storage.origin import origin_of
 
 BOXES = ((0.0, 0.0, 1.0, 1.0), (0.1, 0.2, 0.5, 0.9))
 
@@ -127,7 +128,9 @@ def reseal(store: Path, shard: int, files: Mapping[str, bytes]) -> None:
         if spec.name in files:
             path.write_bytes(files[spec.name])
         record.append(commit_record(path.read_bytes()))
-    commits = commits_spec(len(specs))
+    commits = commits_spec(info)
+    if info.store_id is not None:
+        record.append(tuple(origin_of(info, ShardWriter(str(store)).ids_seal(shard))))
     data = encode_file(commits, np.array([record], np.uint64), 1)
     (store / commits.name / commits.file_name(shard)).write_bytes(data)
 

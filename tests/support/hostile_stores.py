@@ -33,7 +33,7 @@ _MOST_BYTES = 1 << 23
 
 def make_originals(folder: Path) -> list[Path]:
     """Return whole stores: the golden ones, one that was extended twice, one whose batches are worth threads."""
-    for name in ("v1-topk.zarr", "v1-spectral.zarr"):
+    for name in ("v1-topk.zarr", "v1-spectral.zarr", "v1-topk-id.zarr"):
         shutil.copytree(GOLDEN / name, folder / name)
     extended = (Extent(0, 3), Extent(4, 9, "/photos"), Extent(12, 14))
     _make_topk(folder / "extended.zarr", 14, 4, extents=extended, target_names=("cats", "dogs"))
@@ -67,7 +67,7 @@ class HostileStore:
         shutil.copytree(original, path)
         self.info = parse_group(self.json(""), str(path))
         self.committed = committed_arrays(self.info)
-        self.specs: tuple[ArraySpec, ...] = (*self.committed, *index_arrays(self.info), commits_spec(len(self.committed)))
+        self.specs: tuple[ArraySpec, ...] = (*self.committed, *index_arrays(self.info), commits_spec(self.info))
         self.data = sorted(file for file in path.rglob("c.*") if file.is_file())
 
     def meta(self, name: str) -> Path:
@@ -140,9 +140,11 @@ class HostileStore:
         """Make all commits fit the files that lie there now."""
         commits = self.specs[-1]
         for shard in self.shards():
-            record = np.array([[_record(self.file(spec, shard)) for spec in self.committed]], np.uint64)
-            if _is_plain(self.file(commits, shard)):
-                self.replace(self.file(commits, shard), encode_file(commits, record, 1))
+            record, file = [_record(self.file(spec, shard)) for spec in self.committed], self.file(commits, shard)
+            if _is_plain(file):
+                if commits.row_shape[0] > len(record):  # of which store and of which ids it is stays as it was
+                    record.append(tuple(np.frombuffer(file.read_bytes()[-36:-4].ljust(32, b"\0"), "<u8").tolist()))
+                self.replace(file, encode_file(commits, np.array([record], np.uint64), 1))
 
     def seal_metadata(self) -> None:
         """Make the checksums of the metadata fit what it says now."""

@@ -117,7 +117,7 @@ def inflated(store: HostileStore, rng: Random) -> str:
         return f"{said}: refused"
     shards = store.shards()
     store.committed = committed_arrays(store.info)
-    store.specs = (*store.committed, *index_arrays(store.info), commits_spec(len(store.committed)))
+    store.specs = (*store.committed, *index_arrays(store.info), commits_spec(store.info))
     for shard in range(store.info.num_shards):
         for spec in store.specs[:-1] if shard in shards else index_arrays(store.info):
             store.replace(store.file(spec, shard), _alike(spec, store.info.shard_size))
