@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-EXTRAS = "demo,fast,http,metrics,parquet,s3,timm"
+EXTRAS = "demo,fast,http,metrics,parquet,s3,timm,view"
 """What the image has of setup.cfg's extras; `tests/test_docker.py` holds the files to it."""
 TORCH, CUDA = ("torch", "torchvision"), ("cuda-", "nvidia-", "triton")
 HEAD = "# Written by docker/lock.py: see there.\n"

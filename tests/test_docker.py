@@ -36,6 +36,7 @@ from webserver import WebServer
 
 from labelstore.cli.annotate import command as annotate_command
 from labelstore.cli.main import cli
+from labelstore.cli.view import command as view_command
 from labelstore.version import __version__
 
 ROOT = Path(__file__).parent.parent
@@ -45,6 +46,7 @@ SECRETS = {"AWS_ACCESS_KEY_ID": "name", "AWS_SECRET_ACCESS_KEY": "secret"}
 NAMES = {"requirements.txt": "docker/requirements.txt", "requirements-cuda.txt": "docker/requirements-${DEVICE}.txt"}
 COMMANDS = {
     ("labelstore", "annotate"): annotate_command,
+    ("labelstore", "view"): view_command,
     ("dask", "scheduler"): dask_scheduler.main,
     ("dask", "worker"): dask_worker.main,
 }
@@ -237,12 +239,13 @@ def test_a_compose_file_follows_the_specification(path):
 def test_its_commands_are_commands_with_their_real_options():
     services = load(COMPOSE, SECRETS)["services"]
     run = {name: parse(command_line(service)) for name, service in services.items() if runs(service) in ("labelstore", "dask")}
-    assert set(run) == {"scheduler", "worker", "annotate"}
+    assert set(run) == {"scheduler", "worker", "annotate", "viewer"}
     port = run["scheduler"].params["port"]
     address = f"tcp://scheduler:{port}"
     assert run["annotate"].params["scheduler"] == run["worker"].params["scheduler"] == address
     assert run["worker"].params["nthreads"] == 1
-    assert run["annotate"].params["store"] == "s3://labels/labels.zarr"
+    assert run["annotate"].params["store"] == run["viewer"].params["store"] == "s3://labels/labels.zarr"
+    assert services["viewer"]["ports"][0].endswith(f":{run['viewer'].params['port']}")
     for name in ("scheduler", "worker"):  # what is asked for its health is where it says so
         assert services[name]["environment"]["HEALTH_URL"].endswith(f"{run[name].params['dashboard_address']}/health")
 
@@ -262,7 +265,8 @@ def test_its_secrets_come_from_the_environment_and_must_be_set():
         with pytest.raises(SystemExit, match=name):
             load(COMPOSE, {**SECRETS, name: ""})
     filled = load(COMPOSE, SECRETS)["services"]
-    assert {name for name, service in filled.items() if "secret" in str(service)} == {"objects", "bucket", "worker", "annotate"}
+    ours = {"objects", "bucket", "worker", "annotate", "viewer"}
+    assert {name for name, service in filled.items() if "secret" in str(service)} == ours
     assert "secret" not in str(yaml.safe_load(COMPOSE.read_text()))
     lines = (DOCKER / "env.example").read_text().splitlines()
     assert [line for line in lines if not line.startswith("#")] == [*(f"{name}=" for name in SECRETS), "TORCH_INDEX="]
@@ -275,7 +279,7 @@ def test_its_ports_are_for_this_machine_and_its_cluster_for_itself():
     found = load(COMPOSE, SECRETS)
     services = found["services"]
     ports = [port for service in services.values() for port in service.get("ports", ())]
-    assert sorted(ports) == ["127.0.0.1:8333:8333", "127.0.0.1:8787:8787"]
+    assert sorted(ports) == ["127.0.0.1:8333:8333", "127.0.0.1:8765:8765", "127.0.0.1:8787:8787"]
     published = {name for name, service in services.items() if "ports" in service}
     assert {name for name, service in services.items() if "published" in service.get("networks", ())} == published
     assert all(service.get("network_mode") == "none" or "cluster" in service["networks"] for service in services.values())
