@@ -233,13 +233,16 @@ def test_a_folder_without_images(store):
     (store.parent / "images").mkdir()
     assert "images: no images below this folder (0 other files)" in one_error(annotate("images"), 1)
     (store.parent / "images" / "notes.txt").touch()
-    assert "(1 other files); known: .jpg, .jpeg, .png" in one_error(annotate("images"), 1)
+    assert "(1 other files); known: .jpg, .jpeg, .jpe, .jfif, .png" in one_error(annotate("images"), 1)
     assert not store.exists()
 
 
-def test_a_file_name_that_is_not_utf8(images, store):
+def test_a_file_name_that_is_not_utf8_is_a_failed_row(images, store):
     Path(os.fsdecode(os.fsencode(images) + b"/caf\xe9.png")).touch()
-    assert r"expected UTF-8, got b'caf\xe9.png'" in one_error(annotate(images), 1)
+    shown = annotate(images)
+    assert shown.code == 0
+    assert shown.out.startswith("8 of 9 images annotated, 1 failed")
+    assert r"  caf\xe9.png: the file's name is not UTF-8: rename it, or no data set finds its row" in shown.err.splitlines()
 
 
 def test_a_folder_whose_own_name_is_not_utf8(images, store):
