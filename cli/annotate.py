@@ -13,7 +13,7 @@ from labelstore.cli.runs import RunChoice, run_options
 from labelstore.cli.telling import tell
 from labelstore.cli.where import Where, where_options
 from labelstore.pipelines import defaults
-from labelstore.pipelines.annotators.spec import PRECISIONS
+from labelstore.pipelines.annotators.spec import PRECISIONS, SCORES
 from labelstore.pipelines.observer import Observer
 from labelstore.pixels import GREY16_RULES
 from labelstore.schema import EXIF_RULES
@@ -66,6 +66,12 @@ def _triple(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
     "--interpolation",
     type=click.Choice(["nearest", "bilinear", "bicubic", "lanczos"]),
     help="How images are resized.  [default: the model's own]",
+)
+@click.option(
+    "--scores",
+    type=click.Choice(SCORES),
+    help="What the model's output is. Probabilities: their logarithm is taken.  [default: logits, or what a softmax or sigmoid "
+    "at its end is given; other probabilities are refused]",
 )
 @click.option(
     "--image-size",

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from labelstore.cli.class_map_option import class_map_option
 from labelstore.cli.output import human_count
-from labelstore.cli.telling import people, say_json, tell
+from labelstore.cli.telling import people, say_json, tell, warn
 from labelstore.credentials import without_credentials
 from labelstore.evaluation import (
     Evaluation,
@@ -24,6 +24,7 @@ from labelstore.evaluation import (
     stored_multilabels,
 )
 from labelstore.evaluation.evaluate import THRESHOLDS
+from labelstore.evaluation.predictions import Predictions
 from labelstore.evaluation.scores import SCORES
 from labelstore.reader import LabelMapReader
 
@@ -66,6 +67,11 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     "[default: 0.3]",
 )
 @class_map_option
+@click.option(
+    "--scores",
+    type=click.Choice(["logits", "probabilities"]),
+    help="What the values of --predictions are.  [default: as their array is called]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def command(
     store: str,
@@ -75,6 +81,7 @@ def command(
     thresholds: tuple[float, ...],
     present: float | None,
     class_map: str | None,
+    scores: str | None,
     as_json: bool,
 ) -> None:
     """Hold a store's labels against multi-labels, or a classifier's predictions against either.
@@ -91,6 +98,8 @@ def command(
     """
     if labels is None and predictions is None:
         raise click.UsageError("nothing to hold the store against: give --labels FILE.json, --predictions FILE.npz, or both")
+    if scores is not None and predictions is None:
+        raise click.UsageError("--scores is for --predictions")
     if present is not None and (labels is not None or predictions is None):
         raise click.UsageError("--present is for --predictions without --labels")
     reader = LabelMapReader(store)
@@ -101,7 +110,7 @@ def command(
         found["store"] = evaluate_store(reader, truth, levels, by, class_map)
     unknown = 0
     if predictions is not None:
-        given = read_predictions(predictions, reader)
+        given = _read(predictions, reader, scores)
         found["predictions"] = evaluate_predictions(reader, given, truth, levels, class_map)
         unknown = given.unknown
     if as_json:
@@ -111,6 +120,14 @@ def command(
     for name, evaluation in found.items():
         _show(console, f"{name}, against {labels or f'the classes that {store} shows'}", evaluation)
     _show_unused(truth, unknown)
+
+
+def _read(predictions: Path, reader: LabelMapReader, scores: str | None) -> Predictions:
+    given = read_predictions(predictions, reader, scores)
+    if given.unclear:
+        how = "if they are probabilities, say --scores probabilities, else --scores logits"
+        warn(people(stderr=True), f"{predictions}: all logits lie in 0..1; {how}")
+    return given
 
 
 def _show(console: Console, title: str, found: Evaluation) -> None:

@@ -12,6 +12,7 @@ from labelstore.cli.cluster_options import ClusterChoice, Option, add_options, w
 from labelstore.cli.encoding_options import encoding_options
 from labelstore.cli.runs import RunChoice, run_options
 from labelstore.pipelines import defaults
+from labelstore.pipelines.annotators.spec import SCORES
 from labelstore.pipelines.observer import Observer
 from labelstore.records import AXES
 from labelstore.schema import EXIF_RULES
@@ -26,6 +27,12 @@ _CLASSES_HELP = "Names of the classes, a line each (or id, tab, name), or JSON."
 _EXIF_HELP = "Whether photographs were turned upright before the maps were made; recorded."
 _SHARD_SIZE = click.option(
     "--shard-size", type=click.IntRange(1, 65536), metavar="S", help="Images a shard.  [default: by the number of images]"
+)
+_SCORES = click.option(
+    "--scores",
+    type=click.Choice(SCORES),
+    help="What the scores are. Probabilities: their logarithm is kept.  [default: logits; what looks like probabilities is "
+    "refused]",
 )
 _SKIP_BAD = click.option("--skip-bad", is_flag=True, help="Mark the images of maps that cannot be kept as failed, and go on.")
 _ABOUT: tuple[Option, ...] = (
@@ -46,6 +53,7 @@ _ABOUT: tuple[Option, ...] = (
         show_default=True,
         help=_EXIF_HELP,
     ),
+    _SCORES,
     _SHARD_SIZE,
     _SKIP_BAD,
 )
@@ -76,7 +84,7 @@ def _importing_exports(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def with_said(*arguments: Any, **given: Any) -> None:
-        said = {name: given.pop(name) for name in ("num_classes", "classes", "annotator", "exif")}
+        said = {name: given.pop(name) for name in ("num_classes", "classes", "annotator", "exif", "scores")}
         command(*arguments, said=said, **given)
 
     options = (
@@ -86,6 +94,7 @@ def _importing_exports(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--classes", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help=_CLASSES_HELP),
         click.option("--annotator", metavar="TEXT", help="What made the maps; recorded."),
         click.option("--exif", type=click.Choice(EXIF_RULES), help=_EXIF_HELP),
+        _SCORES,
         _SHARD_SIZE,
         _SKIP_BAD,
     )

@@ -19,7 +19,7 @@ from labelstore.cli.telling import people, say_json, tell
 from labelstore.credentials import without_credentials
 from labelstore.errors import DamagedError
 from labelstore.reader import LabelMapReader
-from labelstore.records import AnnotatorRecord, ImportRecord, LabelDistance
+from labelstore.records import AnnotatorRecord, ImportRecord, LabelDistance, ScoresRecord
 from labelstore.schema import StoreInfo
 from labelstore.summary import StoreCounts, count_rows, failures_of
 
@@ -101,6 +101,7 @@ def facts_of(info: StoreInfo, store: str, counts: StoreCounts) -> list[tuple[str
         ("distance", _distance(info.distance, "the annotator's own")),
         ("annotator", _annotator(annotator)),
         ("input", _input(info)),
+        ("scores", _scores(info)),
         *([] if info.imported is None else [("imported", _imported(info.imported))]),
         ("images' root", ", ".join(dict.fromkeys(extent.images_root or "not recorded" for extent in info.all_extents))),
         ("EXIF rotation", info.exif),
@@ -126,8 +127,9 @@ def _encoding(info: StoreInfo) -> str:
 def _distance(found: LabelDistance | None, whose: str) -> str:
     if found is None:
         return "not measured"
+    best = "" if found.best is None else f"; their best class has a probability of {found.best:.4f} on average"
     how = f"L1 {found.l1:.3f}, KL {found.kl:.3f}, same best class for {found.agreement:.0%} of crops"
-    return f"{how}: to {whose} labels, over {found.images} of the images"
+    return f"{how}: to {whose} labels, over {found.images} of the images{best}"
 
 
 def _annotator(record: AnnotatorRecord) -> str:
@@ -148,6 +150,23 @@ def _input(info: StoreInfo) -> str:
         return "not recorded"
     normalised = f"mean {_numbers(annotator.mean)}, std {_numbers(annotator.std)}"
     return f"{normalised}, {annotator.interpolation}; {info.decoder}, {annotator.precision}"
+
+
+def _scores(info: StoreInfo) -> str:
+    given = [info.annotator.scores, *(other.scores for other in info.annotator.others)]
+    found = given if info.imported is None else [info.imported.scores]
+    return ", ".join(dict.fromkeys(map(_unit_in_words, found)))
+
+
+def _unit_in_words(scores: ScoresRecord | None) -> str:
+    if scores is None or scores.unit == "logits":
+        return "logits, as they came"
+    if scores.removed:
+        return f"logits, a {scores.unit} at the end taken off"
+    floor = "" if scores.floor is None else f", at least {scores.floor:g}"
+    return {"softmax": f"logarithms of probabilities{floor}", "sigmoid": f"logits of a sigmoid's probabilities{floor}"}.get(
+        scores.unit, "log-probabilities"
+    )
 
 
 def _imported(record: ImportRecord) -> str:

@@ -17,6 +17,7 @@ from labelstore.cli.telling import people, say_json, tell, warn
 from labelstore.cli.watching import watched
 from labelstore.credentials import without_credentials
 from labelstore.pipelines.observer import Observer
+from labelstore.records import LabelDistance
 
 if TYPE_CHECKING:
     from labelstore.pipelines.summary import Summary
@@ -99,10 +100,22 @@ def _show_distance(summary: Summary) -> None:
     found = summary.info.distance
     if found is not None and summary.new_rows:
         images = human_count(found.images, "image")
+        if found.flat(summary.info.num_classes):
+            click.echo(_flat_in_words(found, summary.info.num_classes))
+            return
         click.echo(
             f"Distance to the annotator's own labels: L1 {found.l1:.3f}, KL {found.kl:.3f}, same best class for "
             f"{found.agreement:.0%} of crops ({images})"
         )
+
+
+def _flat_in_words(found: LabelDistance, num_classes: int) -> str:
+    """A distance of flat labels would reassure: they are all alike."""
+    return (
+        f"Flat labels: the annotator's best class of a crop has a probability of {found.best:.4f} on average, of "
+        f"{num_classes:,} classes ({human_count(found.images, 'image')}). Check weights, mean, std, size, and whether these "
+        "are logits (--scores)"
+    )
 
 
 def _show_agreement(summary: Summary) -> None:

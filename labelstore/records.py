@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from labelstore.attributes import Attributes
@@ -19,19 +20,48 @@ def strip_fields(record: object, *names: str) -> None:
 
 
 AXES = ("yx", "xy")
+SCORE_UNITS = ("logits", "softmax", "sigmoid", "log_softmax")
 _MAX_PATTERN_VALUES = 1 << 20
 _MAX_EXTENTS = 1 << 16
 
 
 @dataclass(frozen=True)
+class ScoresRecord:
+    """What unit the scores were in of which a store's logits were made.
+
+    Parameters
+    ----------
+    unit
+        ``logits``: kept as they came; ``softmax``: probabilities that sum to 1, whose logarithm was taken; ``sigmoid``:
+        probabilities of each class by itself, ``log(p / (1 - p))``; ``log_softmax``: logarithms of the K best probabilities.
+    removed
+        Whether the annotator's last operation, that softmax or sigmoid, was taken off instead, so that its input was kept.
+    floor
+        The least probability of which a logarithm was taken.
+    """
+
+    unit: str = "logits"
+    removed: bool = False
+    floor: float | None = None
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What a user may say and have it so: ``logits`` or ``probabilities``; of log-probabilities both."""
+        if self.unit == "log_softmax":
+            return ("logits", "probabilities")
+        return ("logits",) if self.unit == "logits" else ("probabilities",)
+
+
+@dataclass(frozen=True)
 class MemberRecord:
-    """A further model of an ensemble; ``requested``, ``weights`` and ``file_sha256`` as an `AnnotatorRecord`'s."""
+    """A further model of an ensemble; ``requested``, ``weights``, ``file_sha256`` and ``scores`` as an `AnnotatorRecord`'s."""
 
     name: str
     input_size: int
     weights: str | None = None
     requested: str | None = None
     file_sha256: str | None = None
+    scores: ScoresRecord | None = None
 
     def __post_init__(self) -> None:
         strip_fields(self, "name", "weights", "requested")
@@ -45,7 +75,7 @@ class AnnotatorRecord:
     own); ``others`` are further models, whose logits were averaged with its own, and ``weights_sha256`` is over all of them.
     ``file_sha256`` is of the file that holds the model as a program; None: it is no such file, or the store is older.
     ``flip``: averaged with the mirrored image's. Of maps that another program made: ``input_size`` 0, no ``mean`` and ``std``,
-    and empty texts for what is not known.
+    and empty texts for what is not known. ``scores``: None where nothing is recorded, and scores were kept as they came.
     """
 
     name: str
@@ -60,6 +90,7 @@ class AnnotatorRecord:
     flip: bool = False
     precision: str = "float32"
     file_sha256: str | None = None
+    scores: ScoresRecord | None = None
 
     def __post_init__(self) -> None:
         strip_fields(self, "name", "weights", "requested")
@@ -74,13 +105,19 @@ class AnnotatorRecord:
 class LabelDistance:
     """How far a store's soft labels are from others, such as the annotator's own: means over crops of a few images.
 
-    ``l1`` is 0 to 2; ``kl`` in nats; ``agreement`` how often the best class is the same.
+    ``l1`` is 0 to 2; ``kl`` in nats; ``agreement`` how often the best class is the same; ``best`` the probability of the best
+    class in the labels that it was measured from (None: not recorded).
     """
 
     l1: float
     kl: float
     agreement: float
     images: int
+    best: float | None = None
+
+    def flat(self, num_classes: int) -> bool:
+        """Whether those labels are no surer than probabilities taken for logits can make them: ``e / (C - 1 + e)``."""
+        return self.best is not None and self.best <= math.e / (num_classes - 1 + math.e)
 
 
 @dataclass(frozen=True)
@@ -89,13 +126,15 @@ class ImportRecord:
 
     ``kind`` says what was read (``relabel``, ``tokenlabeling``, ``arrays``, ``webdataset``, ``store``, or what a program's
     author calls it), ``location`` where it was, ``axes`` how the last two axes of its maps lay there: ``yx``, or ``xy`` and
-    turned round; ``distance`` how far soft labels are from those of the maps that were read, where they were encoded anew.
+    turned round; ``distance`` how far soft labels are from those of the maps that were read, where they were encoded anew;
+    ``scores`` their unit (None: kept as they came).
     """
 
     kind: str
     location: str
     axes: str = "yx"
     distance: LabelDistance | None = None
+    scores: ScoresRecord | None = None
 
     def __post_init__(self) -> None:
         strip_fields(self, "location")
@@ -173,6 +212,7 @@ def parse_annotator(take: Attributes) -> AnnotatorRecord:
         flip=flip,
         precision=_precision(take),
         file_sha256=take.text("file_sha256", optional=True),
+        scores=parse_scores(take),
     )
 
 
@@ -187,12 +227,27 @@ def parse_imported(take: Attributes) -> ImportRecord | None:
         return None
     found = take.nested("imported")
     axes = found.one_of("axes", AXES)
-    return ImportRecord(found.text("kind"), found.text("location"), axes, parse_distance(found))
+    return ImportRecord(found.text("kind"), found.text("location"), axes, parse_distance(found), parse_scores(found))
+
+
+def parse_scores(take: Attributes) -> ScoresRecord | None:
+    """Take the unit that scores came in out of an object's attributes, if it is recorded."""
+    if take.values.get("scores") is None:
+        return None
+    found = take.nested("scores")
+    removed = found.values.get("removed", False)
+    if not isinstance(removed, bool):
+        raise found.wrong("removed", "true or false", repr(removed))
+    floor = None if found.values.get("floor") is None else found.number("floor")
+    if floor is not None and not 0 < floor < 1:
+        raise found.wrong("floor", "a number between 0 and 1", floor)
+    return ScoresRecord(found.one_of("unit", SCORE_UNITS), removed, floor)
 
 
 def _member(take: Attributes) -> MemberRecord:
     weights, requested, file_sha256 = (take.text(key, optional=True) for key in ("weights", "requested", "file_sha256"))
-    return MemberRecord(take.text("name"), take.whole("input_size", 1, 2**20), weights, requested, file_sha256)
+    size, scores = take.whole("input_size", 1, 2**20), parse_scores(take)
+    return MemberRecord(take.text("name"), size, weights, requested, file_sha256, scores)
 
 
 def parse_spectral(take: Attributes, map_size: tuple[int, int]) -> SpectralShape:
@@ -219,4 +274,5 @@ def parse_distance(take: Attributes) -> LabelDistance | None:
         return None
     found = take.nested("distance")
     l1, kl, agreement = (found.number(key) for key in ("l1", "kl", "agreement"))
-    return LabelDistance(l1, kl, agreement, found.whole("images", 1, 2**48))
+    best = None if found.values.get("best") is None else found.number("best")
+    return LabelDistance(l1, kl, agreement, found.whole("images", 1, 2**48), best)

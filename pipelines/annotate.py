@@ -142,6 +142,11 @@ def _create(
     """Look at the annotators, and create the store."""
     observer.phase(f"loading {' + '.join(settings.models)}")
     probe = engine.call(probe_annotator, ProbeSpec(annotators, resources.device, settings.top_k, rules, sample))
+    for member in probe.annotators.members:
+        for note in member.notes:
+            observer.note(note)
+    for warning in probe.warnings:
+        observer.warning(warning)
     _warn_if_flat(probe, observer)
     ids = pack_ids(listing.ids)
     info = new_store_info(settings, listing, probe.annotators, ids.shape[1], rules)

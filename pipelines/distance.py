@@ -48,12 +48,13 @@ def measure_distance(spec: DistanceSpec) -> LabelDistance | None:
     if not kept:
         return None
     found = np.concatenate([label_distances(logits, arrays, spec.info) for logits, arrays in kept], axis=1)
-    l1, kl, agreement = found.mean(axis=1).round(_DIGITS).tolist()
-    return LabelDistance(l1, kl, agreement, len(kept))
+    l1, kl, agreement, best = found.mean(axis=1).round(_DIGITS).tolist()
+    return LabelDistance(l1, kl, agreement, len(kept), best)
 
 
 def label_distances(logits: NDArray[np.float32], arrays: Arrays, info: StoreInfo) -> NDArray[np.float64]:
-    """Return L1 distance, KL divergence (annotator's from store's, in nats) and whether the best class agrees, ``[3, n]``.
+    """Return L1 distance, KL divergence (annotator's from store's, in nats), whether the best class agrees, and its probability
+    by the annotator, ``[4, n]``.
 
     Parameters
     ----------
@@ -73,7 +74,7 @@ def label_distances(logits: NDArray[np.float32], arrays: Arrays, info: StoreInfo
     probabilities = np.exp(own)
     l1 = np.abs(probabilities - np.exp(stored)).sum(axis=1)
     kl = np.maximum((probabilities * (own - stored)).sum(axis=1), 0)  # of equal labels it is 0, but for rounding
-    return np.stack([l1, kl, own.argmax(axis=1) == stored.argmax(axis=1)])
+    return np.stack([l1, kl, own.argmax(axis=1) == stored.argmax(axis=1), probabilities.max(axis=1)])
 
 
 def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from labelstore.errors import OptionError
 from labelstore.pipelines.annotators.ensemble import Ensemble
+from labelstore.pipelines.annotators.scores import find_scores
 from labelstore.pipelines.annotators.spec import EnsembleInfo, EnsembleSpec
 from labelstore.pipelines.loading import LoadSpec, load_image
 from labelstore.pipelines.maps import to_pixels
@@ -48,10 +49,14 @@ class ProbeSpec:
 
 @dataclass(frozen=True)
 class Probe:
-    """What was found. ``flatness`` is None at the annotator's own size, and where no sample image could be read."""
+    """What was found. ``flatness`` is None at the annotator's own size, and where no sample image could be read.
+
+    ``warnings`` name the annotators whose output may be probabilities, for all that can be seen.
+    """
 
     annotators: EnsembleInfo
     flatness: Flatness | None
+    warnings: tuple[str, ...] = ()
 
 
 def probe_annotator(spec: ProbeSpec) -> Probe:
@@ -60,7 +65,7 @@ def probe_annotator(spec: ProbeSpec) -> Probe:
     Raises
     ------
     AnnotatorError, MissingExtraError
-        It cannot be loaded or made dense.
+        It cannot be loaded or made dense, or gives probabilities and nobody said so.
     OptionError
         ``top_k`` is above its number of classes.
     """
@@ -68,23 +73,44 @@ def probe_annotator(spec: ProbeSpec) -> Probe:
     info = annotators.info.combined
     if spec.top_k is not None and spec.top_k > info.num_classes:
         raise OptionError(f"--top-k {spec.top_k}: expected at most {info.num_classes}, the classes of {info.name}")
+    warnings = _unclear(annotators, spec)
     if all(member.preprocessing.input_size == member.own_input_size for member in annotators.info.members):
-        return Probe(annotators.info, None)
+        return Probe(annotators.info, None, warnings)
     members = tuple(replace(member, image_size=None) for member in spec.annotators.members)
     own = cached_ensemble(replace(spec.annotators, members=members), spec.device)
     logits = [_whole_logits(each, spec) for each in (annotators, own)]
     keep_annotators(annotators)
     chosen, usual = (None if found is None else _median_best(found) for found in logits)
-    return Probe(annotators.info, None if chosen is None or usual is None else Flatness(usual, chosen))
+    return Probe(annotators.info, None if chosen is None or usual is None else Flatness(usual, chosen), warnings)
+
+
+def _unclear(annotators: Ensemble, spec: ProbeSpec) -> tuple[str, ...]:
+    """Let images tell whether the outputs that may be probabilities are; return what to warn of."""
+    doubtful = [number for number, member in enumerate(annotators.info.members) if member.unclear]
+    pixels = _sample_pixels(annotators, spec) if doubtful else None
+    found = []
+    for number in doubtful:
+        name = annotators.info.members[number].name
+        logits = None if pixels is None else annotators.member_logits(number, pixels)
+        if logits is None or find_scores(name, None, logits, "").unclear:
+            found.append(
+                f"{name}: all of its output lies in 0..1. If these are probabilities, labels will be next to uniform: begin a "
+                "new store with --scores probabilities; if they are logits, --scores logits"
+            )
+    return tuple(found)
+
+
+def _sample_pixels(annotators: Ensemble, spec: ProbeSpec) -> list[torch.Tensor] | None:
+    """The sample's images; None if none of them can be read."""
+    how = LoadSpec(annotators.inputs, spec.rules, threads=1)
+    images = [image for image in (load_image(place, how) for place in spec.sample) if not image.error]
+    return to_pixels(images, annotators)[0] if images else None
 
 
 def _whole_logits(annotators: Ensemble, spec: ProbeSpec) -> torch.Tensor | None:
     """Logits of the sample's whole images; None if none of them can be read."""
-    how = LoadSpec(annotators.inputs, spec.rules, threads=1)
-    images = [image for image in (load_image(place, how) for place in spec.sample) if not image.error]
-    if not images:
-        return None
-    return annotators.logits(to_pixels(images, annotators)[0]).mean(dim=(2, 3))
+    pixels = _sample_pixels(annotators, spec)
+    return None if pixels is None else annotators.logits(pixels).mean(dim=(2, 3))
 
 
 def _median_best(logits: torch.Tensor) -> float:

@@ -15,7 +15,7 @@ from labelstore.pipelines.annotators.spec import (
     EnsembleSpec,
 )
 from labelstore.pipelines.annotators.trust import runs_code
-from labelstore.records import AnnotatorRecord, MemberRecord
+from labelstore.records import AnnotatorRecord, MemberRecord, ScoresRecord
 from labelstore.schema import StoreInfo
 
 
@@ -33,12 +33,13 @@ def annotator_record(requested: tuple[str, ...], spec: EnsembleSpec, found: Ense
         requested=requested[0],
         weights=spec.members[0].weights,
         others=tuple(
-            MemberRecord(info.name, info.preprocessing.input_size, member.weights, asked, file_sha256(info))
+            MemberRecord(info.name, info.preprocessing.input_size, member.weights, asked, file_sha256(info), info.scores)
             for member, info, asked in others
         ),
         flip=spec.flip,
         precision=found.precision,
         file_sha256=file_sha256(first),
+        scores=first.scores,
     )
 
 
@@ -70,9 +71,11 @@ def recorded_annotators(location: str, info: StoreInfo, named: Sequence[str], co
         std=_triple(record.std),
         interpolation=record.interpolation,
         sha256=_recorded_sha256(record),
+        recorded=_scores(record),
     )
     others = (
-        AnnotatorSpec(other.name, other.input_size, weights=other.weights, sha256=other.file_sha256) for other in record.others
+        AnnotatorSpec(other.name, other.input_size, weights=other.weights, sha256=other.file_sha256, recorded=_scores(other))
+        for other in record.others
     )
     return EnsembleSpec((first, *others), record.flip, record.precision, compiled)
 
@@ -110,6 +113,18 @@ def asked_and_recorded(models: tuple[str, ...] | None, record: AnnotatorRecord) 
 def weight_files(record: AnnotatorRecord) -> tuple[str, ...] | None:
     """Return the files of weights that a store was begun with; None: the models' own."""
     return tuple(has.weights for has in _models(record) if has.weights is not None) or None
+
+
+def asked_and_recorded_scores(asked: str | None, record: AnnotatorRecord) -> tuple[str | None, str]:
+    """What the user says of scores, and what a store was begun with."""
+    found = [_scores(model).options for model in _models(record)]
+    if asked is not None and all(asked in options for options in found):
+        return asked, asked
+    return asked, "logits" if all("logits" in options for options in found) else "probabilities"
+
+
+def _scores(record: AnnotatorRecord | MemberRecord) -> ScoresRecord:
+    return record.scores or ScoresRecord()
 
 
 def _models(record: AnnotatorRecord) -> tuple[AnnotatorRecord | MemberRecord, ...]:

@@ -8,11 +8,18 @@ from dataclasses import dataclass
 from labelstore.encodings import find_encoding
 from labelstore.errors import OptionError, StoreMismatchError
 from labelstore.pipelines import defaults
-from labelstore.pipelines.annotators.spec import AnnotatorSpec, EnsembleInfo, EnsembleSpec
+from labelstore.pipelines.annotators.spec import SCORES, AnnotatorSpec, EnsembleInfo, EnsembleSpec
 from labelstore.pipelines.choice import EncodingChoice, baseline, check_choice, spectral_shape
 from labelstore.pipelines.class_file import read_classes
 from labelstore.pipelines.plan import shard_size
-from labelstore.pipelines.records import absolute, annotator_record, asked_and_recorded, from_the_root, weight_files
+from labelstore.pipelines.records import (
+    absolute,
+    annotator_record,
+    asked_and_recorded,
+    asked_and_recorded_scores,
+    from_the_root,
+    weight_files,
+)
 from labelstore.pipelines.sources import Listing
 from labelstore.pipelines.versions import recorded_versions
 from labelstore.pixels import ReadRules
@@ -29,6 +36,7 @@ class Settings:
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     interpolation: str | None = None
+    scores: str | None = None
     flip: bool | None = None
     precision: str | None = None
     decoder: str | None = None
@@ -61,6 +69,8 @@ class Settings:
         models, weights = self.models, self.weights or (None,) * len(self.models)
         if len(weights) != len(models):
             raise OptionError(f"--weights: expected one file for each --model, got {len(weights)} for {len(models)}")
+        if self.scores not in (None, *SCORES):
+            raise OptionError(f"--scores {self.scores}: expected {' or '.join(SCORES)}")
         if len(models) > 1 and (self.mean or self.std or self.interpolation):
             raise OptionError("--mean, --std, --interpolation: for one --model; those of an ensemble have their own")
         members = tuple(
@@ -71,6 +81,7 @@ class Settings:
                 mean=self.mean,
                 std=self.std,
                 interpolation=self.interpolation,
+                scores=self.scores,
             )
             for model, file in zip(models, weights, strict=True)
         )
@@ -174,6 +185,7 @@ def require_same_settings(location: str, settings: Settings, info: StoreInfo) ->
         "--mean": (settings.mean, record.mean),
         "--std": (settings.std, record.std),
         "--interpolation": (settings.interpolation, record.interpolation),
+        "--scores": asked_and_recorded_scores(settings.scores, record),
         "--flip": (settings.flip, record.flip),
         "--precision": (settings.precision, record.precision),
         "--decoder": (settings.decoder, info.decoder),

@@ -154,7 +154,14 @@ def load_annotators(spec: EnsembleSpec, device: str) -> None:
 def as_recorded(spec: EnsembleSpec, found: Ensemble) -> EnsembleSpec:
     """Return the spec by which a store's record of annotators asks for them again."""
     members = [
-        replace(member, model=info.name, image_size=info.preprocessing.input_size, sha256=file_sha256(info))
+        replace(
+            member,
+            model=info.name,
+            image_size=info.preprocessing.input_size,
+            sha256=file_sha256(info),
+            scores=None,
+            recorded=info.scores,
+        )
         for member, info in zip(spec.members, found.info.members, strict=True)
     ]
     how = found.info.members[0].preprocessing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -15,8 +16,19 @@ from labelstore.credentials import without_credentials
 from labelstore.errors import MapsError
 from labelstore.pipelines.encoders import encode, is_usable
 from labelstore.pipelines.encoders.listed import encode_listed, find_problems
+from labelstore.pipelines.scores import dense_logits_of, listed_logits_of
 from labelstore.pipelines.store import ShardWriter
-from labelstore.schema import ERROR_BYTES, Status
+from labelstore.schema import ERROR_BYTES, NO_CLASS, Status
+from labelstore.units import (
+    ENOUGH_LOCATIONS,
+    LOG_SOFTMAX,
+    SIGMOID,
+    SOFTMAX,
+    UNCLEAR,
+    DenseUnit,
+    ListedUnit,
+    in_words,
+)
 
 _SHOWN = 3
 
@@ -43,6 +55,8 @@ class ShardRows:
         self._arrays = writer.empty_rows(shard)
         self._files: Mapping[str, bytes] | None = None
         self._ids_seal = writer.ids_seal(shard) if ids_seal is None else ids_seal
+        self._scores = None if writer.info.imported is None else writer.info.imported.scores
+        self._unit: DenseUnit | ListedUnit | None = None
 
     def __len__(self) -> int:
         return len(self.info.shard_rows(self.shard))
@@ -70,7 +84,8 @@ class ShardRows:
             Whole numbers ``[n, K, H, W]`` below the store's ``num_classes``, distinct at each location, in any order along K;
             65535: no class.
         scores
-            ``[n, K, H, W]``: their logits, finite. What classes that are not listed count as is the store's ``baseline``.
+            ``[n, K, H, W]``: their logits, finite (or probabilities, in a store that was
+            created for them). What classes that are not listed count as is the store's ``baseline``.
         image_crc32
             Of the image files' bytes, where known.
 
@@ -89,15 +104,22 @@ class ShardRows:
         if self.info.encoding != "topk":
             raise MapsError(f"expected dense logits for encoding {self.info.encoding} (put_logits), got the K best classes")
         self._refuse(start, find_problems(listed, values, self.info.num_classes))
-        self.put(start, encode_listed(listed, values, self.info), [""] * len(listed), image_crc32)
+        self.put(start, encode_listed(listed, self._logits(start, listed, values), self.info), [""] * len(listed), image_crc32)
 
     def put_logits(self, start: int, logits: ArrayLike, image_crc32: Sequence[int] | None = None) -> None:
         """Put dense logits ``[n, C, H, W]``, finite, from a row on, for the store to encode. Else as `put_maps`."""
-        values = np.array(logits, np.float32)
+        given = np.asarray(logits)
+        values, problems = dense_logits_of(given, self._scores) if given.ndim == 4 else (np.array(given, np.float32), [])
         shape = (self.info.num_classes, *self.info.map_size)
         if values.ndim != 4 or values.shape[1:] != shape:
             raise MapsError(f"logits: expected [n, {', '.join(map(str, shape))}], got {list(values.shape)}")
-        dense = torch.from_numpy(values)
+        if self._scores is None:
+            test = self._unit if isinstance(self._unit, DenseUnit) else DenseUnit()
+            test.add(given if given.dtype == np.float16 else values)
+            self._unit = test
+            self._refuse_probabilities(ENOUGH_LOCATIONS)
+        self._refuse(start, problems)
+        dense = torch.from_numpy(np.array(values))
         self._refuse(start, ["" if good else "logits: expected finite numbers" for good in is_usable(dense).tolist()])
         self.put(start, encode(dense, self.info), [""] * len(values), image_crc32)
 
@@ -171,9 +193,52 @@ class ShardRows:
         if len(left):
             names = ", ".join(self.ids[row] for row in left[:_SHOWN])
             raise MapsError(f"shard {self.shard}: {len(left)} rows have neither a map nor a reason why not: {names}")
+        self._refuse_probabilities(1)
+        self._warn_of_unclear()
         if self._files is not None:
             return self._writer.write_encoded(self.shard, self._files, self._ids_seal)
         return self._writer.write(self.shard, self._arrays, self._ids_seal)
+
+    def _logits(self, start: int, classes: NDArray[Any], scores: NDArray[Any]) -> NDArray[Any]:
+        """Return logits of checked scores of listed classes."""
+        if self._scores is None:
+            test = self._unit if isinstance(self._unit, ListedUnit) else ListedUnit(self.info.num_classes)
+            test.add(scores, classes != NO_CLASS)
+            self._unit = test
+            self._refuse_probabilities(ENOUGH_LOCATIONS)
+        if self._scores is None or self._scores.floor is None or not len(scores):
+            return scores
+        pairs = zip(scores, classes, strict=True)
+        found = [listed_logits_of(*pair, self._scores, self.info.num_classes) for pair in pairs]
+        self._refuse(start, [problem for _, problem in found])
+        return np.stack([logits for logits, _ in found])
+
+    def _refuse_probabilities(self, least: int) -> None:
+        """Refuse what was put so far if it is probabilities, by the scores of at least so many locations."""
+        if self._unit is None or self._unit.locations < least:
+            return
+        found = self._unit.verdict()
+        if found in (SOFTMAX, SIGMOID) or (found == LOG_SOFTMAX and self._leaves_classes_out):
+            raise MapsError(
+                f"shard {self.shard}: expected logits, got {in_words(found)}; labels of them would be wrong. Say which they "
+                "are: LabelMapWriter.create(..., scores='probabilities'), or scores='logits'. "
+                "(Of log-probabilities of all classes: baseline='absent_mean')"
+            )
+
+    @property
+    def _leaves_classes_out(self) -> bool:
+        """Whether classes that are not kept would count as 0, more than any logarithm of a probability."""
+        if isinstance(self._unit, ListedUnit):
+            return not self._unit.all_classes
+        return self.info.baseline == "zero" and self.info.top_k < self.info.num_classes
+
+    def _warn_of_unclear(self) -> None:
+        if self._unit is not None and self._unit.verdict() == UNCLEAR:
+            warnings.warn(
+                f"shard {self.shard}: all scores lie in {self._unit.low:.4g}..{self._unit.high:.4g}; if these are "
+                "probabilities, labels are wrong: LabelMapWriter.create(..., scores='probabilities'), or scores='logits'",
+                stacklevel=3,
+            )
 
     def _refuse(self, start: int, problems: Sequence[str]) -> None:
         for offset, problem in enumerate(problems):

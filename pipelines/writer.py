@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from labelstore.credentials import safe_id
-from labelstore.errors import ImagesError
+from labelstore.errors import ImagesError, OptionError
 from labelstore.fetch import RowFetcher
 from labelstore.ids import pack_ids
 from labelstore.pipelines import defaults
@@ -24,10 +24,17 @@ from labelstore.pipelines.plan import ShardReport, pending_shards
 from labelstore.pipelines.shard_rows import ShardRows
 from labelstore.pipelines.sources.listing import id_problem
 from labelstore.pipelines.store import ShardWriter, another_store, committed_shards, create_store
-from labelstore.records import ImportRecord
+from labelstore.records import ImportRecord, ScoresRecord
 from labelstore.schema import Status, StoreInfo
 from labelstore.storage import open_source
+from labelstore.units import FLOORS, SOFTMAX
 
+_RECORDS = {
+    None: None,
+    "logits": ScoresRecord(),
+    "probabilities": ScoresRecord(SOFTMAX, floor=FLOORS[SOFTMAX]),
+}
+"""What a store says of the scores that it is given."""
 _MOST = int(np.iinfo(np.int32).max)
 """The highest label of an image."""
 
@@ -97,6 +104,7 @@ class LabelMapWriter:
         exif: str = defaults.EXIF,
         shard_size: int | None = None,
         made_by: str = "LabelMapWriter",
+        scores: str | None = None,
     ) -> LabelMapWriter:
         """Create a store in which every row is pending, and open it.
 
@@ -123,6 +131,9 @@ class LabelMapWriter:
             Where the images lie; whether they were turned upright (``apply``); rows a shard. All are recorded.
         made_by
             What the store says of where its maps come from.
+        scores
+            What is put: ``logits``; ``probabilities`` that sum to 1 over all classes, whose logarithm is kept (of a sigmoid's
+            put ``np.log(p) - np.log1p(-p)`` as logits); None: logits, and what looks like probabilities is refused.
 
         Raises
         ------
@@ -133,6 +144,10 @@ class LabelMapWriter:
         OptionError
             Choices that do not go together.
         """
+        if scores not in (None, "logits", "probabilities"):
+            raise OptionError(f"scores: expected 'logits', 'probabilities' or None, got {scores!r}")
+        if num_classes == 1:
+            raise OptionError("num_classes: expected at least 2, got 1: the probability of a single class is always 1")
         labels = check_index(ids, targets)
         usual = "zero" if encoding == "topk" else None
         record = MapsRecord(
@@ -140,7 +155,7 @@ class LabelMapWriter:
             (int(map_size[0]), int(map_size[1])),
             top_k,
             EncodingChoice(encoding, baseline=baseline or usual),
-            ImportRecord(made_by, ""),
+            ImportRecord(made_by, "", scores=_RECORDS[scores]),
             annotator,
             class_names=_texts(class_names),
             class_ids=_texts(class_ids),

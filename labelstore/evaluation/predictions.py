@@ -13,6 +13,7 @@ from labelstore.errors import ImagesError, OptionError
 from labelstore.npz import open_npz
 from labelstore.pooling import softmax
 from labelstore.reader import LabelMapReader
+from labelstore.units import SIGMOID, SOFTMAX, UNCLEAR, DenseUnit, in_words
 
 KINDS = ("probabilities", "logits")
 
@@ -21,15 +22,16 @@ KINDS = ("probabilities", "logits")
 class Predictions:
     """Probabilities ``[N, C]`` of the store's classes, of the images in ``rows`` ``[N]`` of the store.
 
-    ``unknown`` images of the file are no rows of the store.
+    ``unknown`` images of the file are no rows of the store. ``unclear``: logits that all lie in [0, 1], as probabilities do.
     """
 
     rows: NDArray[np.int64]
     probabilities: NDArray[np.float32]
     unknown: int = 0
+    unclear: bool = False
 
 
-def read_predictions(path: str | Path, reader: LabelMapReader) -> Predictions:
+def read_predictions(path: str | Path, reader: LabelMapReader, scores: str | None = None) -> Predictions:
     """Read what a classifier says.
 
     Parameters
@@ -37,11 +39,14 @@ def read_predictions(path: str | Path, reader: LabelMapReader) -> Predictions:
     path
         An .npz file with ``ids`` (text, ``[N]``) and ``probabilities`` or ``logits`` ``[N, C]``; columns are the store's
         classes, in its order. Nothing is unpickled.
+    scores
+        What the values are, whatever the array is called: ``logits`` or ``probabilities``; None: what the array's name says,
+        and logits that are probabilities are refused.
 
     Raises
     ------
     OptionError
-        The file cannot be read or is something else.
+        The file cannot be read or is something else, or its logits are probabilities.
     ImagesError
         An image twice, or none that the store has.
     """
@@ -52,7 +57,8 @@ def read_predictions(path: str | Path, reader: LabelMapReader) -> Predictions:
             f"{path}: expected arrays ids and probabilities, or ids and logits, got {', '.join(arrays) or 'none'}"
         )
     ids, values = arrays["ids"], arrays[kinds[0]]
-    _check_shapes(path, ids, values, kinds[0], reader.num_classes)
+    unit = scores or kinds[0]
+    _check_shapes(path, ids, values, unit, reader.num_classes)
     keys = [key.decode() if isinstance(key, bytes) else key for key in ids.tolist()]
     rows, known = reader.ids.find(keys)
     if len(set(keys)) != len(keys):
@@ -62,7 +68,21 @@ def read_predictions(path: str | Path, reader: LabelMapReader) -> Predictions:
     chosen = values[known].astype(np.float32)
     if not np.isfinite(chosen).all():
         raise OptionError(f"{path}: {kinds[0]}: expected finite numbers")
-    return Predictions(rows[known], chosen if kinds[0] == "probabilities" else softmax(chosen), int((~known).sum()))
+    unclear = scores is None and unit == "logits" and _may_be_probabilities(path, values)
+    probabilities = chosen if unit == "probabilities" else softmax(chosen)
+    return Predictions(rows[known], probabilities, int((~known).sum()), unclear)
+
+
+def _may_be_probabilities(path: str | Path, values: NDArray[Any]) -> bool:
+    test = DenseUnit()
+    test.add(values)
+    found = test.verdict()
+    if found in (SOFTMAX, SIGMOID):
+        raise OptionError(
+            f"{path}: logits: expected logits, got {in_words(found)}; their softmax would be next to uniform. Say --scores "
+            "probabilities, or --scores logits if they are logits after all"
+        )
+    return found == UNCLEAR
 
 
 def _load(path: str | Path) -> dict[str, NDArray[Any]]:

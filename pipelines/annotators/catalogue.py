@@ -16,8 +16,8 @@ from typing import Any
 
 from labelstore.errors import AnnotatorError, MissingExtraError
 from labelstore.pipelines.annotators import builtin, timm_models, torchvision_models
-from labelstore.pipelines.annotators.load import MAX_CLASSES
 from labelstore.pipelines.annotators.network import Listed, Network, in_short
+from labelstore.pipelines.annotators.probing import MAX_CLASSES
 from labelstore.pipelines.annotators.spec import AnnotatorSpec
 from labelstore.pipelines.annotators.weightless import build_weightless, find_map_size
 from labelstore.pipelines.user_cache import cache_folder

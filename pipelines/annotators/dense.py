@@ -34,6 +34,12 @@ WHAT_WORKS = (
 )
 
 
+_ONE_VECTOR = (
+    "its head reads more of an image than the one vector that was replaced, as heads do that join the class token and the mean "
+    "of the patches (DINOv2) or average those of two tokens (DeiT with a teacher): give it a forward_dense"
+)
+
+
 class Route(Protocol):
     """A way to dense logits."""
 
@@ -127,7 +133,10 @@ class RowsAtPooling:
 
     def probe(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
         """See `Route`; the pooled vectors are more rows of the same pass."""
-        rows = forward_rows(self.module, batch, self.site, with_pooled=True)
+        try:
+            rows = forward_rows(self.module, batch, self.site, with_pooled=True)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            raise ValueError(f"{_ONE_VECTOR} ({_in_short(error)})") from error
         locations = self.site.pooling.locations
         if rows.ndim != 2 or len(rows) != len(batch) * (locations.count + 1):
             raise ValueError(f"rows for {locations.count} locations an image came out as {list(rows.shape)}")

@@ -58,6 +58,11 @@ class Ensemble:
             total = total + other
         return total / len(self.members) if len(self.members) > 1 else total
 
+    @torch.inference_mode()
+    def member_logits(self, number: int, pixels: Sequence[Tensor]) -> Tensor:
+        """Return one member's logits, on its own grid; else as `logits`."""
+        return self._dense(number, pixels)
+
     def _dense(self, number: int, pixels: Sequence[Tensor]) -> Tensor:
         member = self.members[number]
         batch = normalised(pixels[self._input_of[number]], member.info.preprocessing)

@@ -15,16 +15,16 @@ from torch import Tensor, nn
 
 from labelstore.errors import AnnotatorError, MissingExtraError, OptionError
 from labelstore.pipelines.annotators import builtin, custom, programs, timm_models, torchvision_models
-from labelstore.pipelines.annotators.dense import ACCELERATOR_TOLERANCE, DenseRoute, find_route
-from labelstore.pipelines.annotators.folding import fold_norms
-from labelstore.pipelines.annotators.network import Network, refused, unknown_name
+from labelstore.pipelines.annotators.dense import DenseRoute
+from labelstore.pipelines.annotators.network import Network, unknown_name
+from labelstore.pipelines.annotators.outputs import in_float32
 from labelstore.pipelines.annotators.precision import mixed, prepare_device
+from labelstore.pipelines.annotators.probing import Probing, probe
+from labelstore.pipelines.annotators.scores import to_logits
 from labelstore.pipelines.annotators.spec import PROGRAM_SUFFIXES, AnnotatorInfo, AnnotatorSpec, Preprocessing
+from labelstore.units import LOGITS
 
-MAX_CLASSES = 65_535  # classes are stored as uint16, and 65535 is 'no class'
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
-PROBE_IMAGES = 2
-_FOLDED_TOLERANCE = 1e-5
 
 
 class Annotator:
@@ -55,6 +55,7 @@ class Annotator:
         device: torch.device | str = "cpu",
         precision: str = "float32",
         dense: Callable[[Tensor], Tensor] | None = None,
+        makes_logits: bool = False,
     ) -> None:
         self.info = info
         self.device = torch.device(device)
@@ -63,6 +64,7 @@ class Annotator:
         self.row_error = route.row_error
         self._module = module
         self._dense = dense or route.dense
+        self._makes_logits = makes_logits
 
     @torch.inference_mode()
     def dense(self, batch: Tensor) -> Tensor:
@@ -74,13 +76,15 @@ class Annotator:
             Preprocessed images, float32 ``[B, 3, S, S]`` on the annotator's device. Not checked.
         """
         with mixed(self.precision, self.device):
-            return self._dense(batch)
+            logits = self._dense(batch)
+        return to_logits(logits, self.info.scores) if self._makes_logits else logits
 
     @torch.inference_mode()
     def whole(self, batch: Tensor) -> Tensor:
         """The classifier's own output for a batch as in `dense`, float32 ``[B, C]``."""
         logits: Tensor = self._module(batch)
-        return (logits.mean((2, 3)) if logits.ndim == 4 else logits).float()
+        logits = (logits.mean((2, 3)) if logits.ndim == 4 else logits).float()
+        return to_logits(logits, self.info.scores) if self._makes_logits else logits
 
 
 def load_annotator(
@@ -114,6 +118,7 @@ def load_annotator(
         raise OptionError(f"--compile: {network.name} is a program, and runs as it was saved; leave --compile out")
     _check_preprocessing(network)
     digest = network.sha256 or weights_sha256(network.module)
+    cast = in_float32(network.module, network.fixed)
     # A mode of a loaded program is its own affair; channels_last is how its input lies anyway, and faster.
     module = network.module if network.fixed else network.module.eval().requires_grad_(False)
     module = module.to(device) if network.fixed else module.to(device).to(memory_format=torch.channels_last)
@@ -121,19 +126,26 @@ def load_annotator(
     own_size = network.preprocessing.input_size
     preprocessing = replace(network.preprocessing, input_size=spec.image_size or own_size)
     _check_patches(network.name, module, preprocessing.input_size, own_size)
-    whole, route = _probe(network.name, module, preprocessing, own_size, torch.device(device), fixed=network.fixed)
+    probing = Probing(network.name, preprocessing.input_size, own_size, torch.device(device), network.fixed)
+    whole, route, scores = probe(module, probing, spec.scores, spec.recorded)
+    one_class = whole.shape[1] == 1
+    num_classes = 2 if one_class else whole.shape[1]
     info = AnnotatorInfo(
         name=network.name,
         weights_sha256=digest,
         preprocessing=preprocessing,
         own_input_size=own_size,
-        num_classes=whole.shape[1],
+        num_classes=num_classes,
         map_size=route.map_size,
-        class_names=_fitting(network.name, "class_names", network.class_names, whole.shape[1]),
-        class_ids=_fitting(network.name, "class_ids", network.class_ids, whole.shape[1]),
+        class_names=_fitting(network.name, "class_names", network.class_names, num_classes),
+        class_ids=_fitting(network.name, "class_ids", network.class_ids, num_classes),
+        scores=scores.record,
+        unclear=scores.unclear,
+        notes=tuple(filter(None, (cast and f"{network.name}: {cast}", scores.note))),
     )
     dense = torch.compile(route.dense) if compiled else None
-    return Annotator(info, module, route, device, "float32" if network.fixed else precision, dense)
+    makes_logits = one_class or (scores.record.unit != LOGITS and not scores.record.removed)
+    return Annotator(info, module, route, device, "float32" if network.fixed else precision, dense, makes_logits)
 
 
 def weights_sha256(module: nn.Module) -> str:
@@ -212,37 +224,6 @@ def _check_patches(name: str, module: nn.Module, size: int, own_size: int) -> No
             f"{name} does not take images of {size} px (its own size is {own_size} px): expected a multiple of its "
             f"patches' {first.stride[0]} px, so that its map covers the whole image"
         )
-
-
-@torch.inference_mode()
-def _probe(
-    name: str, module: nn.Module, preprocessing: Preprocessing, own_size: int, device: torch.device, *, fixed: bool
-) -> tuple[Tensor, DenseRoute]:
-    """Run a seeded random batch: the classifier's own output, and the tested way to dense logits, made faster."""
-    size = preprocessing.input_size
-    generator = torch.Generator().manual_seed(0)
-    probe = torch.randn(PROBE_IMAGES, 3, size, size, generator=generator).to(device)
-    try:
-        output = module(probe)
-    except Exception as error:  # whatever a foreign network raises on a size or input that it was not made for
-        raise refused(name, error, size, own_size, f"on a batch {list(probe.shape)}") from error
-    _check_output(name, output)
-    route = find_route(module, probe, output.float(), name)
-    if not fixed:
-        fold_norms(module, lambda: route.dense(probe), _FOLDED_TOLERANCE if device.type == "cpu" else ACCELERATOR_TOLERANCE)
-    return output, route
-
-
-def _check_output(name: str, output: Any) -> None:
-    if not isinstance(output, Tensor):
-        kind = f"{type(output).__name__} of {len(output)}" if hasattr(output, "__len__") else type(output).__name__
-        raise AnnotatorError(f"{name} is no image classifier: expected a tensor of logits [B, C], got a {kind}")
-    if output.ndim not in (2, 4) or output.shape[0] != PROBE_IMAGES or not output.numel() or not output.is_floating_point():
-        got = f"{output.dtype} {list(output.shape)}"
-        expected = f"[{PROBE_IMAGES}, C], or of every location, [{PROBE_IMAGES}, C, h, w]"
-        raise AnnotatorError(f"{name} is no image classifier: expected logits {expected}, got {got}")
-    if output.shape[1] > MAX_CLASSES:
-        raise AnnotatorError(f"{name} has {output.shape[1]} classes, expected at most {MAX_CLASSES} (uint16 in stores)")
 
 
 def _fitting(name: str, what: str, labels: tuple[str, ...] | None, num_classes: int) -> tuple[str, ...] | None:

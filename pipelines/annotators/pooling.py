@@ -9,21 +9,16 @@ not run, where torch dispatches to kernels.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from labelstore.pipelines.annotators.calls import Args, Kwargs, watched
 from labelstore.pipelines.annotators.locations import Locations, guess_prefix, map_locations, token_locations
-
-Args = Sequence[Any]
-Kwargs = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -50,14 +45,14 @@ class PoolingSite:
 def find_last_pooling(module: nn.Module, batch: Tensor) -> PoolingSite | None:
     """The last call of ``module(batch)`` that pools more than one location into one vector an image."""
     recorder = _Recorder()
-    with _watched(module, recorder):
+    with watched(module, recorder):
         module(batch)
     return recorder.last
 
 
 def forward_rows(module: nn.Module, batch: Tensor, site: PoolingSite, *, with_pooled: bool = False) -> Tensor:
     """``module(batch)`` with one row a location, ``[B * H * W, C]``; `with_pooled` appends the images' own B rows."""
-    with _watched(module, _Replacer(site, with_pooled)):
+    with watched(module, _Replacer(site, with_pooled)):
         output: Tensor = module(batch)
     return output
 
@@ -80,29 +75,6 @@ class _Calls:
     @abstractmethod
     def pooled(self, pooling: Pooling, func: Any, args: Args, kwargs: Kwargs) -> Any:
         """What a global pooling call gives."""
-
-
-class _FunctionMode(TorchFunctionMode):
-    def __init__(self, calls: _Calls) -> None:
-        super().__init__()
-        self._calls = calls
-
-    def __torch_function__(self, func: Any, types: Any, args: Args = (), kwargs: Kwargs | None = None) -> Any:
-        return self._calls.answer(func, args, kwargs or {})
-
-
-class _DispatchMode(TorchDispatchMode):
-    def __init__(self, calls: _Calls) -> None:
-        initialise: Any = super().__init__  # untyped in torch
-        initialise()
-        self._calls = calls
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Args = (), kwargs: Kwargs | None = None) -> Any:
-        return self._calls.answer(func, args, kwargs or {})
-
-
-def _watched(module: nn.Module, calls: _Calls) -> AbstractContextManager[object]:
-    return (_DispatchMode if getattr(module, "sees_dispatch_only", False) else _FunctionMode)(calls)
 
 
 class _Recorder(_Calls):

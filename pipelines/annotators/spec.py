@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from labelstore.records import ScoresRecord
+
+SCORES = ("logits", "probabilities")
+"""What a user may say of scores."""
 PRECISIONS = ("float32", "bfloat16")
 PROGRAM_SUFFIXES = (".pt2", ".pt", ".ts", ".torchscript", ".jit")
 """What files end in that hold an annotator as a program: the first of `torch.export`, the others of TorchScript."""
@@ -38,6 +42,10 @@ class AnnotatorSpec:
         Instead of the annotator's own.
     sha256
         What a program's file must have; it is not loaded otherwise.
+    scores
+        What a user says of its output: ``logits`` or ``probabilities``; None: find out, and refuse what is not clear.
+    recorded
+        What a store has found of it, which is then not looked at again.
     """
 
     model: str
@@ -48,6 +56,8 @@ class AnnotatorSpec:
     std: tuple[float, float, float] | None = None
     interpolation: str | None = None
     sha256: str | None = None
+    scores: str | None = None
+    recorded: ScoresRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +86,8 @@ class EnsembleSpec:
 class AnnotatorInfo:
     """What a store records of its annotator, and what a run needs to know before the first image.
 
-    ``class_ids`` are stable names of the classes (wnids for ImageNet), where known.
+    ``class_ids`` are stable names of the classes (wnids for ImageNet), where known. ``scores`` says what its output is, and
+    what is done with it; ``unclear``: it may be probabilities, which images must tell. ``notes`` are for the user.
     """
 
     name: str
@@ -87,6 +98,9 @@ class AnnotatorInfo:
     map_size: tuple[int, int]
     class_names: tuple[str, ...] | None = field(default=None, repr=False)
     class_ids: tuple[str, ...] | None = field(default=None, repr=False)
+    scores: ScoresRecord = field(default_factory=ScoresRecord)
+    unclear: bool = False
+    notes: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)

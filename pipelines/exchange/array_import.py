@@ -15,22 +15,25 @@ from labelstore.npz import Column
 from labelstore.pipelines import defaults
 from labelstore.pipelines.choice import EncodingChoice
 from labelstore.pipelines.exchange.array_file import open_arrays, opened_arrays, texts
-from labelstore.pipelines.exchange.listed import Found, put_dense, put_found
+from labelstore.pipelines.exchange.listed import Found, as_logits, put_dense, put_found
 from labelstore.pipelines.exchange.places import whole_place
 from labelstore.pipelines.exchange.selection import read_ids
 from labelstore.pipelines.exchange.told import Said, listed_choice, listed_classes, record_of, told_by
 from labelstore.pipelines.exchange.transfer import Transfer, transfer
 from labelstore.pipelines.new_store import MapsRecord, info_of
 from labelstore.pipelines.observer import Observer
+from labelstore.pipelines.probe import spread
 from labelstore.pipelines.resources import Resources
+from labelstore.pipelines.scores import dense_logits_of, settle_scores
 from labelstore.pipelines.shard_rows import ShardRows
 from labelstore.pipelines.sources.listing import folder_targets
 from labelstore.pipelines.summary import Summary
 from labelstore.pipelines.writer import check_index
-from labelstore.records import ImportRecord
-from labelstore.schema import StoreInfo
+from labelstore.records import ImportRecord, ScoresRecord
+from labelstore.schema import NO_CLASS, StoreInfo
+from labelstore.units import DenseUnit, ListedUnit
 
-_DENSE_AT_ONCE, _LISTED_AT_ONCE = 16, 256
+_DENSE_AT_ONCE, _LISTED_AT_ONCE, _LOOKED_AT = 16, 256, 32
 _AS_USUAL, _NOTHING = EncodingChoice(), Said()
 
 
@@ -40,6 +43,7 @@ class ArrayRows:
 
     path: str
     skip_bad: bool = False
+    scores: ScoresRecord | None = None
 
     def fill(self, rows: ShardRows, part: int) -> Iterator[int]:
         """See `MapsSource.fill`."""
@@ -50,11 +54,14 @@ class ArrayRows:
             names = [f"{self.path}: row {row} ({image_id!r})" for row, image_id in self._named(rows, start, some)]
             crc32 = self._read(columns["image_crc32"], some).tolist() if "image_crc32" in columns else None
             if "logits" in columns:
-                logits = np.ascontiguousarray(self._read(columns["logits"], some), np.float32)
-                put_dense(rows, start, logits, names, self.skip_bad, crc32)
+                logits, problems = dense_logits_of(self._read(columns["logits"], some), self.scores)
+                put_dense(rows, start, np.ascontiguousarray(logits), names, self.skip_bad, crc32, problems)
             else:
                 classes, scores = (self._read(columns[name], some) for name in ("classes", "scores"))
-                found = [Found(name, *maps) for name, maps in zip(names, zip(classes, scores, strict=True), strict=True)]
+                found = [
+                    as_logits(Found(name, *maps), self.scores, rows.info.num_classes)
+                    for name, maps in zip(names, zip(classes, scores, strict=True), strict=True)
+                ]
                 put_found(rows, start, found, self.skip_bad, crc32)
             yield len(names)
 
@@ -112,13 +119,34 @@ def import_arrays(asked: ArrayImport, store: str, resources: Resources, observer
     targets, names = _targets(columns, ids, told)
     targets = check_index(ids, targets)
     packed = pack_ids(ids)
-    record = replace(record, target_names=names, imported=ImportRecord("arrays", path))
+    exported = told is not None and asked.said.scores is None
+    scores = ScoresRecord() if exported else _scores(asked, path, columns, record, observer)
+    record = replace(record, target_names=names, imported=ImportRecord("arrays", path, scores=scores))
     info = info_of(record, count, packed.shape[1], asked.shard_size)
 
     def part(shard: int) -> int:
         return info.shard_rows(shard).start
 
-    return transfer(Transfer(ArrayRows(path, asked.skip_bad), info, packed, targets, part), store, resources, observer)
+    return transfer(Transfer(ArrayRows(path, asked.skip_bad, scores), info, packed, targets, part), store, resources, observer)
+
+
+def _scores(
+    asked: ArrayImport, path: str, columns: Mapping[str, Column], record: MapsRecord, observer: Observer
+) -> ScoresRecord:
+    """Find out what unit the scores are in, by maps from all over the file."""
+    dense = "logits" in columns
+    column = columns["logits" if dense else "scores"]
+    test = DenseUnit() if dense else ListedUnit(record.num_classes)
+    for row in spread(column.shape[0], _LOOKED_AT):
+        some = slice(row, row + 1)
+        try:
+            if isinstance(test, DenseUnit):
+                test.add(column[some])
+            else:
+                test.add(column[some], columns["classes"][some] != NO_CLASS)
+        except (OSError, ValueError):
+            continue  # said when the row's turn comes
+    return settle_scores(asked.said.scores, test, f"{path}: {'logits' if dense else 'scores'}", observer)
 
 
 def _record(asked: ArrayImport, columns: Mapping[str, Column], told: StoreInfo | None) -> tuple[int, MapsRecord]:

@@ -27,6 +27,7 @@ from labelstore.pipelines.loading import LoadSpec, load_image
 from labelstore.pipelines.maps import to_pixels
 from labelstore.pipelines.new_store import MapsRecord, info_of
 from labelstore.pipelines.observer import Observer
+from labelstore.pipelines.scores import listed_logits_of
 from labelstore.pipelines.shard import cached_ensemble
 from labelstore.pipelines.sources import ImagesSpec, Place, list_images
 from labelstore.pixels import ReadRules
@@ -114,7 +115,7 @@ def _distances(check: AxesCheck, annotators: Ensemble, folder: PtFolder, num_cla
             continue
         logits = annotators.logits(to_pixels([image], annotators)[0])
         try:
-            tensor = folder.tensor(file)
+            tensor = _with_logits(folder, file, num_classes)
         except MapsError:
             continue
         if not is_usable(logits).all() or find_problems(tensor[None, 1], tensor[None, 0], num_classes)[0]:
@@ -124,6 +125,14 @@ def _distances(check: AxesCheck, annotators: Ensemble, folder: PtFolder, num_cla
         both = (np.abs(_labels(each, boxes, num_classes) - own).sum(axis=1).mean() for each in (tensor, tensor.swapaxes(2, 3)))
         yx, xy = map(float, both)
         yield yx, xy
+
+
+def _with_logits(folder: PtFolder, file: str, num_classes: int) -> NDArray[Any]:
+    tensor = folder.tensor(file)
+    logits, problem = listed_logits_of(tensor[0], tensor[1], folder.scores, num_classes)
+    if problem:
+        raise MapsError(problem)
+    return np.stack([logits, tensor[1]])
 
 
 def _pairs(images: str, folder: PtFolder) -> Iterator[tuple[Place, str]]:

@@ -105,8 +105,8 @@ def added_distance(fetcher: RowFetcher, rows: NDArray[np.int64], after: StoreInf
     for row in rows.tolist():
         dense = dense_of(fetcher, np.array([row]))
         found.append(label_distances(dense, encode(torch.from_numpy(dense), after), after))
-    l1, kl, agreement = np.concatenate(found, axis=1).mean(axis=1).round(_DIGITS).tolist()
-    return LabelDistance(l1, kl, agreement, len(rows))
+    l1, kl, agreement, best = np.concatenate(found, axis=1).mean(axis=1).round(_DIGITS).tolist()
+    return LabelDistance(l1, kl, agreement, len(rows), best)
 
 
 def dense_of(fetcher: RowFetcher, rows: NDArray[np.int64]) -> NDArray[np.float32]:

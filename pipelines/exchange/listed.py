@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from labelstore.errors import MapsError
 from labelstore.pipelines.encoders import encode, is_usable
 from labelstore.pipelines.encoders.listed import encode_listed, find_problems
+from labelstore.pipelines.scores import listed_logits_of
 from labelstore.pipelines.shard_rows import ShardRows
+from labelstore.records import ScoresRecord
 
 NOT_FINITE = "logits: expected finite numbers"
 
@@ -26,6 +28,14 @@ class Found:
     classes: NDArray[Any] | None = None
     scores: NDArray[Any] | None = None
     problem: str = ""
+
+
+def as_logits(found: Found, scores: ScoresRecord | None, num_classes: int) -> Found:
+    """Return a map with logits in the place of scores of another unit."""
+    if found.problem or found.classes is None or found.scores is None:
+        return found
+    logits, problem = listed_logits_of(found.scores, found.classes, scores, num_classes)
+    return replace(found, scores=logits, problem=problem)
 
 
 def put_found(
@@ -62,11 +72,14 @@ def put_dense(
     where: Sequence[str],
     skip_bad: bool,
     image_crc32: Sequence[int] | None = None,
+    seen: Sequence[str] | None = None,
 ) -> None:
-    """Put dense logits ``[n, C, H, W]`` into a shard, from a row on; else as `put_found`. ``where`` names each in messages."""
+    """Put dense logits ``[n, C, H, W]`` into a shard, from a row on; else as `put_found`. ``where`` names each in messages,
+    ``seen`` is what is known to be wrong with each."""
     dense = torch.from_numpy(logits)
-    usable = is_usable(dense)
-    problems = ["" if good else NOT_FINITE for good in usable.tolist()]
+    before = seen or [""] * len(logits)
+    usable = is_usable(dense) & torch.tensor([not problem for problem in before])
+    problems = [problem or ("" if good else NOT_FINITE) for problem, good in zip(before, usable.tolist(), strict=True)]
     _put(rows, start, encode(dense[usable], rows.info) if usable.any() else {}, problems, where, skip_bad, image_crc32)
 
 

@@ -5,6 +5,7 @@ So the authors of ReLabel (Yun et al., CVPR 2021) publish theirs, and TokenLabel
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,16 +17,19 @@ from numpy.typing import NDArray
 
 from labelstore.credentials import safe_id
 from labelstore.errors import ImagesError, MapsError
-from labelstore.pipelines.exchange.listed import Found, put_found
+from labelstore.pipelines.exchange.listed import Found, as_logits, put_found
 from labelstore.pipelines.exchange.pt_file import PtReader
 from labelstore.pipelines.observer import Observer
+from labelstore.pipelines.probe import spread
 from labelstore.pipelines.shard_rows import ShardRows
 from labelstore.pipelines.sources import ImagesSpec, list_images
 from labelstore.pipelines.sources.folder import walk_files
 from labelstore.pipelines.sources.listing import id_problem
+from labelstore.records import ScoresRecord
+from labelstore.units import ListedUnit
 
 SUFFIX = ".pt"
-_AT_ONCE, _SHOWN, _MOST_TRIED = 256, 3, 100
+_AT_ONCE, _SHOWN, _MOST_TRIED, _LOOKED_AT = 256, 3, 100, 64
 NO_FILE = ""
 """In the place of a file, where an image has none."""
 
@@ -40,6 +44,7 @@ class PtFolder:
     root: str
     axes: str
     skip_bad: bool = False
+    scores: ScoresRecord | None = None
 
     def fill(self, rows: ShardRows, part: Sequence[str]) -> Iterator[int]:
         """See `MapsSource.fill`."""
@@ -63,7 +68,7 @@ class PtFolder:
             expected = ", ".join(map(str, (2, *shape)))
             return Found(where, problem=f"expected [{expected}] as the first file has, got {list(tensor.shape)}")
         problem = exactness_problem(tensor.dtype, num_classes)
-        return Found(where, tensor[1], tensor[0], problem)
+        return as_logits(Found(where, tensor[1], tensor[0], problem), self.scores, num_classes)
 
     def tensor(self, file: str) -> NDArray[np.floating[Any]]:
         """Return a file's tensor ``[2, K, H, W]``, right way round.
@@ -193,6 +198,17 @@ def first_shape(folder: PtFolder, images: PtImages) -> tuple[int, int, int]:
             continue
         return found.shape[1], found.shape[2], found.shape[3]
     raise MapsError(problems[0] if problems else f"{folder.root}: expected label maps, found none")
+
+
+def listed_unit(folder: PtFolder, images: PtImages, num_classes: int) -> ListedUnit:
+    """Look at the scores of files from all over the folder; what is wrong with one of them is said in its turn."""
+    test = ListedUnit(num_classes)
+    for row in spread(len(images.ids), _LOOKED_AT):
+        file = images.files[row : row + 1][0]
+        with contextlib.suppress(MapsError):
+            if file != NO_FILE:
+                test.add(folder.tensor(file)[None, 0])
+    return test
 
 
 def _pt_files(root: str) -> Iterator[str]:

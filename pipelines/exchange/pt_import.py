@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from labelstore.errors import OptionError
 from labelstore.ids import pack_ids
@@ -16,11 +16,13 @@ from labelstore.pipelines.exchange.pt_folder import (
     by_extension,
     by_images,
     first_shape,
+    listed_unit,
 )
 from labelstore.pipelines.exchange.transfer import Transfer, transfer
 from labelstore.pipelines.new_store import NOT_KNOWN, MapsRecord, info_of
 from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.resources import Resources
+from labelstore.pipelines.scores import settle_scores
 from labelstore.pipelines.sources import FilePlace
 from labelstore.pipelines.sources.listing import folder_targets
 from labelstore.pipelines.summary import Summary
@@ -46,6 +48,8 @@ class PtImport:
         Where the images are, which give the ids; None: they have the files' names, with this ``extension``.
     classes
         A file with the classes' names.
+    scores
+        ``logits`` or ``probabilities``; None: find out, and refuse what is no logits.
     """
 
     folder: str
@@ -60,6 +64,7 @@ class PtImport:
     exif: str = defaults.EXIF
     shard_size: int | None = None
     skip_bad: bool = False
+    scores: str | None = None
 
 
 def import_pt(asked: PtImport, store: str, resources: Resources, observer: Observer) -> Summary:
@@ -79,17 +84,19 @@ def import_pt(asked: PtImport, store: str, resources: Resources, observer: Obser
     observer.phase("looking for maps")
     root = whole_place(asked.folder)
     images = _list(asked, root, observer)
-    axes = asked.axes
-    if asked.check is not None:
-        axes = find_axes(asked.check, PtFolder(root, AXES[0]), asked.num_classes, observer)
-    folder = PtFolder(root, axes or AXES[0], asked.skip_bad)
+    folder = PtFolder(root, asked.axes or AXES[0], asked.skip_bad)
     top_k, height, width = first_shape(folder, images)
+    scores = settle_scores(asked.scores, listed_unit(folder, images, asked.num_classes), f"{root}: scores", observer)
+    folder = replace(folder, scores=scores)
+    if asked.check is not None:
+        folder = replace(folder, axes=find_axes(asked.check, folder, asked.num_classes, observer))
+        top_k, height, width = first_shape(folder, images)
     targets, target_names = folder_targets(images.ids)
     record = MapsRecord(
         asked.num_classes,
         (height, width),
         top_k,
-        imported=ImportRecord(asked.kind, root, folder.axes),
+        imported=ImportRecord(asked.kind, root, folder.axes, scores=scores),
         annotator=asked.annotator,
         class_names=names,
         class_ids=class_ids,
@@ -120,6 +127,8 @@ def _check(asked: PtImport) -> None:
             "expected --axes yx, --axes xy or --check IMAGES, one of them: whether rows or columns of the image come first "
             "cannot be told from square maps (docs/formats.md)"
         )
+    if asked.num_classes == 1:
+        raise OptionError("--num-classes 1: expected at least 2 classes: the probability of a single one is always 1")
     if asked.kind == "tokenlabeling" and asked.num_classes > _HALF:
         raise OptionError(
             f"--num-classes {asked.num_classes}: TokenLabeling's files hold class numbers in float16, which is exact up to "

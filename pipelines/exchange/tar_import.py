@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import tarfile
@@ -16,24 +17,27 @@ from numpy.typing import NDArray
 from labelstore.errors import ImagesError, MapsError
 from labelstore.ids import pack_ids
 from labelstore.pipelines.choice import EncodingChoice
-from labelstore.pipelines.exchange.listed import Found, put_found
+from labelstore.pipelines.exchange.listed import Found, as_logits, put_found
 from labelstore.pipelines.exchange.places import whole_place
 from labelstore.pipelines.exchange.told import Said, listed_choice, listed_classes, record_of, told_by
 from labelstore.pipelines.exchange.transfer import Transfer, transfer
-from labelstore.pipelines.new_store import info_of
+from labelstore.pipelines.new_store import MapsRecord, info_of
 from labelstore.pipelines.observer import Observer
+from labelstore.pipelines.probe import spread
 from labelstore.pipelines.resources import Resources
+from labelstore.pipelines.scores import settle_scores
 from labelstore.pipelines.shard_rows import ShardRows
 from labelstore.pipelines.sources.bytesio import read_part
 from labelstore.pipelines.sources.places import PartPlace
 from labelstore.pipelines.sources.tar_labels import sample_key
 from labelstore.pipelines.summary import Summary
 from labelstore.pipelines.writer import check_index
-from labelstore.records import ImportRecord
-from labelstore.schema import ATTRIBUTE
+from labelstore.records import ImportRecord, ScoresRecord
+from labelstore.schema import ATTRIBUTE, NO_CLASS
+from labelstore.units import ListedUnit
 
 MEMBERS = ("classes.npy", "scores.npy", "json")
-_AT_ONCE, _LONGEST_TEXT = 256, 1 << 16
+_AT_ONCE, _LONGEST_TEXT, _LOOKED_AT = 256, 1 << 16, 64
 Span = tuple[int, int]
 """Where a member's bytes begin, and how many they are."""
 
@@ -54,13 +58,17 @@ class TarMaps:
 
     files: tuple[str, ...]
     skip_bad: bool = False
+    scores: ScoresRecord | None = None
 
     def fill(self, rows: ShardRows, part: Sequence[TarMap]) -> Iterator[int]:
         """See `MapsSource.fill`."""
         shape = (rows.info.top_k, *rows.info.map_size)
         for start in range(0, len(part), _AT_ONCE):
             some, ids = part[start : start + _AT_ONCE], rows.ids[start : start + _AT_ONCE]
-            found = [self._read(one, image_id, shape) for one, image_id in zip(some, ids, strict=True)]
+            found = [
+                as_logits(self._read(one, image_id, shape), self.scores, rows.info.num_classes)
+                for one, image_id in zip(some, ids, strict=True)
+            ]
             put_found(rows, start, found, self.skip_bad, [one.image_crc32 for one in some])
             yield len(some)
 
@@ -115,7 +123,9 @@ def import_tars(asked: TarImport, store: str, resources: Resources, observer: Ob
     size, choice = (first.shape[1], first.shape[2]), listed_choice(EncodingChoice(), told)
     record = record_of(asked.said, told, listed_classes(asked.said, told), size, first.shape[0], choice)
     packed = pack_ids(ids)
-    imported = ImportRecord("webdataset", root)
+    exported = told is not None and asked.said.scores is None
+    scores = ScoresRecord() if exported else _scores(asked, files, maps, record, observer)
+    imported = ImportRecord("webdataset", root, scores=scores)
     info = info_of(replace(record, imported=imported), len(ids), packed.shape[1], asked.shard_size)
 
     def part(shard: int) -> tuple[TarMap, ...]:
@@ -123,8 +133,21 @@ def import_tars(asked: TarImport, store: str, resources: Resources, observer: Ob
         return tuple(maps[rows.start : rows.stop])
 
     sample = [PartPlace(files[maps[0].file], ids[0], *maps[0].classes)]
-    source = TarMaps(files, asked.skip_bad)
+    source = TarMaps(files, asked.skip_bad, scores)
     return transfer(Transfer(source, info, packed, labels, part, sample), store, resources, observer)
+
+
+def _scores(
+    asked: TarImport, files: Sequence[str], maps: Sequence[TarMap], record: MapsRecord, observer: Observer
+) -> ScoresRecord:
+    """Find out what unit the scores are in, by maps from all over the files."""
+    test = ListedUnit(record.num_classes)
+    for row in spread(len(maps), _LOOKED_AT):
+        with contextlib.suppress(MapsError):
+            classes, scores = (read_array(files[maps[row].file], span) for span in (maps[row].classes, maps[row].scores))
+            if classes.shape == scores.shape and scores.ndim == 3 and scores.dtype.kind in "iuf":
+                test.add(scores[None], classes[None] != NO_CLASS)
+    return settle_scores(asked.said.scores, test, f"{asked.folder}: scores", observer)
 
 
 def read_array(file: str, span: Span) -> NDArray[Any]:

@@ -18,13 +18,14 @@ from labelstore.schema import StoreInfo
 class Said:
     """What a user says of maps. None: as the files have it, else the default.
 
-    ``num_classes`` is C; ``classes`` a file with their names.
+    ``num_classes`` is C; ``classes`` a file with their names; ``scores`` says ``logits`` or ``probabilities``.
     """
 
     num_classes: int | None = None
     classes: str | None = None
     annotator: str | None = None
     exif: str | None = None
+    scores: str | None = None
 
 
 def told_by(path: str, attributes: Mapping[str, Any]) -> StoreInfo | None:
@@ -57,6 +58,8 @@ def record_of(
     OptionError
         A file of classes that cannot be read, or is of others.
     """
+    if num_classes == 1 and told is None:
+        raise OptionError("expected at least 2 classes, got 1, whose probability is always 1")
     names, class_ids = (None, None) if told is None else (told.class_names, told.class_ids)
     if said.classes is not None:
         names, class_ids = read_classes(said.classes, num_classes)

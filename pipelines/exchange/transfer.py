@@ -130,10 +130,17 @@ def _require_same(location: str, maps: Transfer, info: StoreInfo) -> None:
     kinds = [None if found.imported is None else (found.imported.kind, found.imported.axes) for found in (maps.info, info)]
     if kinds[0] != kinds[1]:
         differ.append(f"maps imported as {_short(kinds[0])} (the store's: {_short(kinds[1])})")
+    units = [_unit(found) for found in (maps.info, info)]
+    if units[0] != units[1]:
+        differ.append(f"scores as {units[0]} (the store's: {units[1]}); see --scores")
     if differ:
         raise StoreMismatchError(
             f"{location}: there is another store: {', '.join(differ)}. Choose the same to go on with it, or another place"
         )
+
+
+def _unit(info: StoreInfo) -> str:
+    return "logits" if info.imported is None or info.imported.scores is None else info.imported.scores.unit
 
 
 def _short(value: object, most: int = 60) -> str:
