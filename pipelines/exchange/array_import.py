@@ -15,6 +15,7 @@ from labelstore.npz import Column
 from labelstore.pipelines import defaults
 from labelstore.pipelines.choice import EncodingChoice
 from labelstore.pipelines.exchange.array_file import open_arrays, opened_arrays, texts
+from labelstore.pipelines.exchange.exporting import require_whole
 from labelstore.pipelines.exchange.listed import Found, as_logits, put_dense, put_found
 from labelstore.pipelines.exchange.places import whole_place
 from labelstore.pipelines.exchange.selection import read_ids
@@ -27,6 +28,7 @@ from labelstore.pipelines.resources import Resources
 from labelstore.pipelines.scores import dense_logits_of, settle_scores
 from labelstore.pipelines.shard_rows import ShardRows
 from labelstore.pipelines.sources.listing import folder_targets
+from labelstore.pipelines.sources.spec import is_url
 from labelstore.pipelines.summary import Summary
 from labelstore.pipelines.writer import check_index
 from labelstore.records import ImportRecord, ScoresRecord
@@ -112,6 +114,8 @@ def import_arrays(asked: ArrayImport, store: str, resources: Resources, observer
     """
     observer.phase("looking at the arrays")
     path = whole_place(asked.path)
+    if not is_url(path):
+        require_whole(path)
     columns, attributes = open_arrays(path)
     told = told_by(path, attributes)
     count, record = _record(asked, columns, told)

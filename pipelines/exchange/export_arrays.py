@@ -13,7 +13,7 @@ import zarr
 from numpy.typing import NDArray
 
 from labelstore.errors import OptionError
-from labelstore.pipelines.exchange.exporting import ChosenMaps, Exported, new_folder
+from labelstore.pipelines.exchange.exporting import ChosenMaps, Exported, export_folder
 from labelstore.pipelines.exchange.selection import Selection
 from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.store import writing
@@ -40,8 +40,12 @@ def export_arrays(store: str, dest: str, selection: Selection, observer: Observe
     maps = ChosenMaps(store, selection, observer)
     if dest.endswith(".npz") and Path(dest).exists():
         raise OptionError(f"{dest}: expected nothing, found something; choose another place, or remove what is there")
-    with writing(dest):
-        size = _write_npz(maps, Path(dest)) if dest.endswith(".npz") else _write_zarr(maps, new_folder(dest))
+    if dest.endswith(".npz"):
+        with writing(dest):
+            size = _write_npz(maps, Path(dest))
+    else:
+        with export_folder(dest, maps, "arrays") as folder:
+            size = _write_zarr(maps, folder)
     return Exported(dest, len(maps.rows), maps.left_out, size)
 
 
@@ -73,14 +77,14 @@ def _write_member(
 
 def _write_zarr(maps: ChosenMaps, dest: Path) -> int:
     info = maps.info()
-    group = zarr.create_group(str(dest), attributes={ATTRIBUTE: info.to_attributes()})
+    group = zarr.open_group(str(dest), mode="a", attributes={ATTRIBUTE: info.to_attributes()})
     for name, values in _columns(maps).items():
         if name == "ids":
             values = values.view(np.uint8).reshape(len(values), -1)
-        group.create_array(name, data=values)
+        group.create_array(name, data=values, overwrite=True)
     shape, chunks = (len(maps.rows), info.top_k, *info.map_size), (_CHUNK_ROWS, info.top_k, *info.map_size)
-    classes = group.create_array("classes", shape=shape, chunks=chunks, dtype="uint16")
-    scores = group.create_array("scores", shape=shape, chunks=chunks, dtype="float32")
+    classes = group.create_array("classes", shape=shape, chunks=chunks, dtype="uint16", overwrite=True)
+    scores = group.create_array("scores", shape=shape, chunks=chunks, dtype="float32", overwrite=True)
     for part in maps.parts():
         classes[part.place], scores[part.place] = part.maps.classes, part.maps.scores
     return folder_bytes(dest)

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from labelstore.errors import ImagesError
 from labelstore.labelmap import LabelMap
-from labelstore.pipelines.exchange.exporting import ChosenMaps, Exported, new_folder, require_distinct
+from labelstore.pipelines.exchange.exporting import ChosenMaps, Exported, export_folder, require_distinct
 from labelstore.pipelines.exchange.pt_folder import reference_name
 from labelstore.pipelines.exchange.selection import Selection
 from labelstore.pipelines.observer import Observer
-from labelstore.pipelines.store import writing
 from labelstore.schema import NO_CLASS
 
 _WHY = "the reference's loader looks in a file of the last folder and the name up to the first dot"
@@ -37,12 +36,12 @@ def export_pt(store: str, dest: str, axes: str, selection: Selection, observer: 
     ImagesError
         Images whose maps the reference's loader would look for in one and the same file.
     LabelStoreError
-        As `ChosenMaps` and `new_folder`.
+        As `ChosenMaps` and `export_folder`.
     """
     maps = ChosenMaps(store, selection, observer)
     require_distinct(maps.ids(), _file_name, _WHY)
-    root, folders, size = new_folder(dest), set[Path](), 0
-    with writing(dest):
+    folders, size = set[Path](), 0
+    with export_folder(dest, maps, "relabel", axes=axes) as root:
         for part in maps.parts():
             tensors = torch.from_numpy(_tensors(part.maps, axes))
             for image_id, tensor in zip(part.ids, tensors, strict=True):

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labelstore.pipelines.exchange.exporting import ChosenMaps, Exported, new_folder, require_distinct
+from labelstore.pipelines.exchange.exporting import ChosenMaps, Exported, export_folder, require_distinct
 from labelstore.pipelines.exchange.selection import Selection
 from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.sources.tar_labels import sample_key
-from labelstore.pipelines.store import writing
 from labelstore.schema import ATTRIBUTE
 
 
@@ -32,12 +31,11 @@ def export_tar(store: str, dest: str, maps_a_tar: int, selection: Selection, obs
     ImagesError
         Images that would have the same key.
     LabelStoreError
-        As `ChosenMaps` and `new_folder`.
+        As `ChosenMaps` and `export_folder`.
     """
     maps = ChosenMaps(store, selection, observer)
     require_distinct(maps.ids(), sample_key, "WebDataset's key of an image ends at the first dot of its file's name")
-    root = new_folder(dest)
-    with writing(dest):
+    with export_folder(dest, maps, "webdataset", maps_a_tar=maps_a_tar) as root:
         (root / f"{ATTRIBUTE}.json").write_text(json.dumps(maps.info().to_attributes(), indent=2))
         size = sum(_write_tars(root, maps, maps_a_tar))
     return Exported(dest, len(maps.rows), maps.left_out, size)

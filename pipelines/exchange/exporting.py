@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,10 +17,13 @@ from labelstore.ids import pack_ids
 from labelstore.labelmap import LabelMap
 from labelstore.pipelines.exchange.selection import Selection
 from labelstore.pipelines.observer import Observer
+from labelstore.pipelines.store import writing
 from labelstore.reader import LabelMapReader
 from labelstore.schema import Status, StoreInfo
 
 _AT_ONCE = 256
+UNFINISHED = "labelstore-unfinished.json"
+"""A file in the folder of an export that is being written, or was cut off: says which."""
 
 
 @dataclass(frozen=True)
@@ -107,21 +113,49 @@ def require_distinct(ids: Sequence[str], name_of: Callable[[str], str], why: str
             )
 
 
-def new_folder(dest: str) -> Path:
-    """Make the folder of an export.
+@contextmanager
+def export_folder(dest: str, maps: ChosenMaps, kind: str, **options: object) -> Iterator[Path]:
+    """Lend the folder of an export; one that was cut off is known by a file in it, and gone on with by the same export.
+
+    Parameters
+    ----------
+    kind, options
+        What is exported, and how: with the images, what tells one export from another.
 
     Raises
     ------
     OptionError
-        There is something already.
+        There is something else already.
     StoreWriteError
-        It cannot be made.
+        It cannot be written.
     """
-    path = Path(dest)
+    path, mark = Path(dest), Path(dest, UNFINISHED)
+    said = json.dumps({"export": kind, **options, "ids_sha256": _digest(maps.ids())})
     try:
-        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        there = mark.read_text() if mark.is_file() and not mark.is_symlink() else None
+        if there not in (None, said):
+            raise OptionError(f"{dest}: expected nothing, found another export that was cut off; choose another place")
+        if there is None and path.exists() and not (path.is_dir() and not any(path.iterdir())):
             raise OptionError(f"{dest}: expected nothing, or an empty folder; choose another place, or remove what is there")
         path.mkdir(parents=True, exist_ok=True)
+        mark.write_text(said)
     except OSError as error:
         raise StoreWriteError(f"{dest}: cannot be written: {error.strerror}") from error
-    return path
+    with writing(dest):
+        yield path
+        mark.unlink()
+
+
+def require_whole(folder: str | Path) -> None:
+    """Refuse to read an export that was cut off.
+
+    Raises
+    ------
+    ImagesError
+    """
+    if Path(folder, UNFINISHED).exists():
+        raise ImagesError(f"{folder}: an export that was cut off: expected a whole one; run it again (it left {UNFINISHED})")
+
+
+def _digest(ids: Sequence[str]) -> str:
+    return hashlib.sha256("\0".join(ids).encode(errors="surrogateescape")).hexdigest()

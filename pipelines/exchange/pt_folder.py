@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from labelstore.credentials import safe_id
 from labelstore.errors import ImagesError, MapsError
+from labelstore.pipelines.exchange.exporting import require_whole
 from labelstore.pipelines.exchange.listed import Found, as_logits, put_found
 from labelstore.pipelines.exchange.pt_file import PtReader
 from labelstore.pipelines.observer import Observer
@@ -213,6 +214,7 @@ def listed_unit(folder: PtFolder, images: PtImages, num_classes: int) -> ListedU
 
 def _pt_files(root: str) -> Iterator[str]:
     found = False
+    require_whole(root)
     for file in walk_files(Path(root), "a folder of label maps, <folder>/<name>.pt"):
         if file.endswith(SUFFIX):
             found = True

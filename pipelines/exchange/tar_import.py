@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from labelstore.errors import ImagesError, MapsError
 from labelstore.ids import pack_ids
 from labelstore.pipelines.choice import EncodingChoice
+from labelstore.pipelines.exchange.exporting import require_whole
 from labelstore.pipelines.exchange.listed import Found, as_logits, put_found
 from labelstore.pipelines.exchange.places import whole_place
 from labelstore.pipelines.exchange.told import Said, listed_choice, listed_classes, record_of, told_by
@@ -27,12 +28,13 @@ from labelstore.pipelines.probe import spread
 from labelstore.pipelines.resources import Resources
 from labelstore.pipelines.scores import settle_scores
 from labelstore.pipelines.shard_rows import ShardRows
-from labelstore.pipelines.sources.bytesio import read_part
+from labelstore.pipelines.sources.bytesio import read_all, read_part
 from labelstore.pipelines.sources.places import PartPlace
 from labelstore.pipelines.sources.tar_labels import sample_key
 from labelstore.pipelines.summary import Summary
 from labelstore.pipelines.writer import check_index
 from labelstore.records import ImportRecord, ScoresRecord
+from labelstore.regular_file import open_regular
 from labelstore.schema import ATTRIBUTE, NO_CLASS
 from labelstore.units import ListedUnit
 
@@ -109,6 +111,7 @@ def import_tars(asked: TarImport, store: str, resources: Resources, observer: Ob
     """
     observer.phase("looking for maps")
     root = whole_place(asked.folder)
+    require_whole(root)
     files = tuple(sorted(map(str, Path(root).glob("*.tar"))))
     if not files:
         raise ImagesError(f"{asked.folder}: expected tar files in this folder, found none")
@@ -182,7 +185,7 @@ def _samples(files: Sequence[str]) -> tuple[list[str], list[int], list[TarMap]]:
 def _members(file: str) -> Iterator[tuple[str, dict[str, Span], bytes]]:
     """Yield of each sample its key, where its members are, and what its JSON says."""
     try:
-        with tarfile.open(file, "r:") as archive:
+        with open_regular(file) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
             kept: Any = archive
             key, spans, text = "", dict[str, Span](), b""
             for member in archive:
@@ -228,7 +231,7 @@ def _said(file: str, key: str, text: bytes) -> dict[str, Any]:
 def _attributes(file: Path) -> dict[str, Any]:
     """Return what the export has written of its maps; nothing if it is not there."""
     try:
-        found = json.loads(file.read_bytes())
+        found = json.loads(read_all(str(file)))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-import stat
 import time
 from collections.abc import Callable
 from typing import Any, BinaryIO, TypeVar
@@ -14,6 +13,7 @@ from labelstore.credentials import without_credentials
 from labelstore.errors import ImagesError, MissingExtraError
 from labelstore.pipelines.sources.spec import is_url
 from labelstore.pipelines.sources.webget import RefusedError, get, is_web
+from labelstore.regular_file import open_regular
 
 SECONDS, TRIES, PAUSE = 30.0, 3, 0.5
 """How long an answer may take, how often it is asked for, and the first pause between."""
@@ -36,7 +36,7 @@ def read_all(location: str, most: int = MOST_BYTES) -> bytes:
     """
     if is_url(location):
         return with_retries(location, lambda system, path: _cat(system, path, None, most))
-    with _open_here(location) as file:
+    with open_regular(location) as file:
         _require_few(os.fstat(file.fileno()).st_size, most)
         return file.read()
 
@@ -48,7 +48,7 @@ def read_part(location: str, start: int, length: int) -> bytes:
         span = start, start + length
         data = with_retries(location, lambda system, path: _cat(system, path, span, length)) if length else b""
     else:
-        with _open_here(location) as file:
+        with open_regular(location) as file:
             data = os.pread(file.fileno(), length, start)
     if len(data) != length:
         raise OSError(0, f"{without_credentials(location)} is cut short: expected {length} bytes at {start}, got {len(data)}")
@@ -63,7 +63,7 @@ def open_file(location: str, block: int = _BLOCK) -> BinaryIO:
     OSError
         As `read_all`; reading raises it too.
     """
-    return io.BufferedReader(_Remote(location), block) if is_url(location) else _open_here(location)
+    return io.BufferedReader(_Remote(location), block) if is_url(location) else open_regular(location)
 
 
 def filesystem(url: str) -> tuple[Any, str]:
@@ -163,14 +163,6 @@ class _Remote(io.RawIOBase):
         buffer[:count] = read_part(self._url, self._at, count)
         self._at += count
         return count
-
-
-def _open_here(location: str) -> BinaryIO:
-    number = os.open(location, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would be waited for
-    if not stat.S_ISREG(os.fstat(number).st_mode):
-        os.close(number)
-        raise OSError(0, "not a file")
-    return os.fdopen(number, "rb")
 
 
 def _require_few(size: int, most: int) -> None:

