@@ -146,7 +146,7 @@ def test_no_cell_of_the_list_is_a_formula(start):
 
 def test_an_id_that_begins_like_a_formula_is_text(tmp_path):
     lines = ["path,id,label"]
-    for number, (colour, label) in enumerate([("red", "red"), ("green", "green"), ("red", "green")] * 4):
+    for number, (colour, label) in enumerate([("red", "red"), ("blue", "blue"), ("red", "blue")] * 4):
         paint(tmp_path / f"{number}.png", colour)
         lines.append(f"{number}.png,=id({number}),{label}")
     (tmp_path / "list.csv").write_text("\n".join(lines))
