@@ -15,6 +15,7 @@ from runs import SERIAL
 from labelstore.pipelines.annotate import annotate
 from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.settings import Settings
+from labelstore.pipelines.sources import ImagesSpec
 from labelstore.pipelines.summary import Summary
 
 MakeStore = Callable[..., Summary]
@@ -38,7 +39,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_store(tmp_path: Path) -> MakeStore:
     """A function that annotates a folder with a toy annotator in this process, in encoding ``topk`` unless told otherwise."""
 
-    def make(images: Path, store: Path | None = None, model: str = "toy_annotators:colours", **choices: Any) -> Summary:
+    def make(
+        images: Path | ImagesSpec, store: Path | None = None, model: str = "toy_annotators:colours", **choices: Any
+    ) -> Summary:
         location = str(store or tmp_path / "labels.zarr")
         choices.setdefault("top_k", 3)
         choices.setdefault("encoding", "topk")

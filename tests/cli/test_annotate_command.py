@@ -471,7 +471,7 @@ def test_pictures_of_many_kinds_in_one_run(store, tmp_path):
         red.convert(mode).save(tmp_path / "images" / name)
     Image.new("I;16", (60, 40), 30000).save(tmp_path / "images" / "i.png")
     red.save(tmp_path / "images" / "g.gif", save_all=True, append_images=[draw("blue")], duration=10)
-    assert annotate("images").out.startswith("8 of 8 images annotated, 0 failed")
+    assert annotate("images", "--grey16", "scale").out.startswith("8 of 8 images annotated, 0 failed")
     reader = LabelMapReader(store)
     best = reader.pool(["c.jpg", "p.png", "a.png", "g.gif"], [(0, 0, 1, 1)] * 4).argmax(axis=1)
     assert [reader.class_names[number] for number in best] == ["red"] * 4

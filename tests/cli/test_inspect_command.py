@@ -15,6 +15,7 @@ from PIL import Image
 from webserver import serve
 
 from labelstore import LabelMapReader
+from labelstore.pipelines.sources import ImagesSpec
 
 TWO = "blue/0.png"  # left half blue, right half yellow
 
@@ -88,7 +89,7 @@ def test_strange_names_are_found(make_store, tmp_path, name):
     path = paint(tmp_path / "x.png", "red")
     (tmp_path / "images" / name).parent.mkdir(parents=True)
     path.rename(tmp_path / "images" / name)
-    make_store(tmp_path / "images")
+    make_store(ImagesSpec((str(tmp_path / "images"),), hidden=True))
     shown = run_here("inspect", name, "--store", tmp_path / "labels.zarr", "--save", tmp_path / "map.png")
     assert (shown.code, shown.err) == (0, "")
     assert shown.out.startswith(f"{name}: row 0 of 1")
