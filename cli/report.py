@@ -50,7 +50,7 @@ def command(store: str, out: Path, images: str | None, class_map: str | None, ex
         raise OptionError(f"--out {out}: there is no folder {str(out.parent)!r}")
     console = people(stderr=True)
     with ProgressBar(console, "looking at maps", "maps") as bar:
-        findings = gather(store, bar, class_map)
+        findings = gather(store, bar, class_map, images)
     listed = out.with_suffix(".csv")
     with console.status("drawing"):
         text = write_page(findings, Photographs(findings.reader.info, images), examples, listed.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from labelstore.survey import Survey
 IMAGES, CROPS = 2048, 16
 ASPECT = 4 / 3
 """Of images whose sizes are not known: that of most photographs."""
+Aspects = Callable[[NDArray[np.int64]], NDArray[np.float64]]
 AREAS = (0.08, 0.2, 0.4, 0.6, 0.8, 1.0)
 _BATCH = 64
 
@@ -27,6 +29,8 @@ class CropRisk:
     ----------
     images, crops
         How many were drawn.
+    sized
+        Of how many images the shape was known; of the others crops are drawn as of one of 4:3.
     labelled_images, labelled_crops
         How many of them have a single label that can be held against a map: see `labelstore.survey.Survey.labelled`.
     from_whole
@@ -39,6 +43,7 @@ class CropRisk:
 
     images: int
     crops: int
+    sized: int
     labelled_images: int
     labelled_crops: int
     from_whole: float
@@ -47,15 +52,27 @@ class CropRisk:
 
 
 def crop_risk(
-    reader: LabelMapReader, survey: Survey, images: int = IMAGES, crops: int = CROPS, seed: int = 0
+    reader: LabelMapReader,
+    survey: Survey,
+    images: int = IMAGES,
+    crops: int = CROPS,
+    seed: int = 0,
+    aspects: Aspects | None = None,
 ) -> CropRisk | None:
-    """Draw random crops (RandomResizedCrop) of known images, evenly spread over the store; None if none is known."""
+    """Draw random crops (RandomResizedCrop) of known images, evenly spread over the store; None if none is known.
+
+    Parameters
+    ----------
+    aspects
+        From rows ``[n]`` to the images' widths over their heights, float64 ``[n]``, NaN where that is not known: `ASPECT`
+        there, and everywhere without it.
+    """
     rows = np.flatnonzero(survey.known)
     if len(rows) > images:
         rows = rows[np.linspace(0, len(rows) - 1, images).round().astype(np.int64)]
     if not len(rows):
         return None
-    boxes = random_boxes(np.random.default_rng(seed), len(rows) * crops, ASPECT)
+    boxes, sized = _boxes(rows, crops, seed, aspects)
     each = np.repeat(rows, crops)
     best = np.empty(len(each), np.int64)
     for start in range(0, len(each), _BATCH * crops):
@@ -68,12 +85,23 @@ def crop_risk(
     return CropRisk(
         images=len(rows),
         crops=len(each),
+        sized=sized,
         labelled_images=int(labelled.sum()) // crops,
         labelled_crops=int(labelled.sum()),
         from_whole=float(whole.mean()),
         from_label=float(own[labelled].mean()) if labelled.any() else None,
         by_area=_by_area(boxes[counted], differs[counted]),
     )
+
+
+def _boxes(rows: NDArray[np.int64], crops: int, seed: int, aspects: Aspects | None) -> tuple[NDArray[np.float64], int]:
+    """Draw the crops of all images, and count the images whose shape is known."""
+    random = np.random.default_rng(seed)
+    if aspects is None:
+        return random_boxes(random, len(rows) * crops, ASPECT), 0
+    known = aspects(rows)
+    shapes = np.where(np.isnan(known), ASPECT, known).tolist()
+    return np.concatenate([random_boxes(random, crops, aspect) for aspect in shapes]), int((~np.isnan(known)).sum())
 
 
 def _by_area(boxes: NDArray[np.float64], differs: NDArray[np.bool_]) -> tuple[float, ...]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from labelstore.class_map import ClassMap
+from labelstore.cli.reporting.photo_sizes import photo_aspects
 from labelstore.cli.survey_cache import SurveyCache
 from labelstore.crop_risk import CropRisk, crop_risk
 from labelstore.errors import ImagesError
 from labelstore.pipelines.observer import Observer
+from labelstore.pipelines.photographs import Photographs
 from labelstore.reader import LabelMapReader
 from labelstore.schema import Status
 from labelstore.statistics import ClassFacts, Overview, class_facts, confusions, overview, together
@@ -36,8 +39,8 @@ class Findings:
     risk: CropRisk
 
 
-def gather(store: str, observer: Observer, class_map: ClassMap | None = None) -> Findings:
-    """Look at all maps of a store; ``class_map``: see `own_labels`.
+def gather(store: str, observer: Observer, class_map: ClassMap | None = None, images: str | None = None) -> Findings:
+    """Look at all maps of a store; ``class_map``: see `own_labels`; ``images``: see `Photographs`.
 
     Raises
     ------
@@ -54,7 +57,12 @@ def gather(store: str, observer: Observer, class_map: ClassMap | None = None) ->
         survey.add(reader, rows[start : start + _BATCH])
         observer.rows(min(start + _BATCH, len(rows)), 0)
     cache.save()
-    risk = crop_risk(reader, survey)
+    photographs = Photographs(reader.info, images)
+
+    def aspects(rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        return photo_aspects(photographs, reader.ids, rows.tolist(), reader.info.exif)
+
+    risk = crop_risk(reader, survey, aspects=aspects)
     if risk is None:
         raise ImagesError(f"{store}: expected label maps to report on, found none that is done; run annotate first")
     return Findings(

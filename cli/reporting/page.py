@@ -134,9 +134,12 @@ def _crops(findings: Findings) -> Markup:
         )
         own = f"{percent(risk.from_label)}{which} are of another class than the image's single label; "
         rest = " of all" if which else ""
+    unknown = risk.images - risk.sized
+    sizes = f"; as of 4:3 for {unknown:,} images whose photographs are not at hand" if unknown else ""
     return _section(
         "The risk of random crops",
-        f"Of {risk.crops:,} random training crops of {risk.images:,} images (RandomResizedCrop, 8 % of the area and more) {own}"
+        f"Of {risk.crops:,} random training crops of {risk.images:,} images (RandomResizedCrop, 8 % of the area and more"
+        f"{sizes}) {own}"
         f"{percent(risk.from_whole)}{rest} are of another class than the best one of the whole image. With one label an image, "
         "these crops teach something else than they show.",
         image(plots.risk_plot(findings), "Share of crops that differ, by their area"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from pictures import paint
 
+from labelstore import random_crops
 from labelstore.crop_risk import AREAS, crop_risk
 from labelstore.random_crops import random_boxes
 from labelstore.reader import LabelMapReader
@@ -96,3 +97,18 @@ def test_images_without_labels_have_no_risk_against_them(make_store, tmp_path):
     assert risk.from_label is None
     assert risk.from_whole > 0
     assert len(find_suspects(survey).rows) == 0
+
+
+def test_crops_are_drawn_as_of_each_image_where_its_shape_is_known(picture_store, monkeypatch):
+    reader, survey = surveyed(picture_store)
+    drawn = []
+    draw = random_crops.random_boxes
+
+    def noted(rng, count, aspect=1.0):
+        drawn.append((count, aspect))
+        return draw(rng, count, aspect)
+
+    monkeypatch.setattr("labelstore.crop_risk.random_boxes", noted)
+    risk = crop_risk(reader, survey, images=3, crops=5, aspects=lambda rows: np.array([0.5, np.nan, 3.0]))
+    assert drawn == [(5, 0.5), (5, 4 / 3), (5, 3.0)]
+    assert (risk.images, risk.crops, risk.sized) == (3, 15, 2)
