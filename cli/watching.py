@@ -27,7 +27,7 @@ def watched(
             if metrics_port is not None:
                 metrics = Metrics(metrics_port)
                 stack.callback(metrics.close)
-                observers.append(metrics)
+                observers.insert(0, metrics)  # before the log: an event that is read there can be scraped already
             yield Observers(observers), log
         except LabelStoreError as error:
             if log is not None:

@@ -40,12 +40,16 @@ class _Terminal(io.TextIOWrapper):
 
 
 def run_here(*arguments: Any, terminal: bool = False) -> Result:
-    """Run the command line in this process, in a pipe that is 80 columns wide; or in a terminal that shows colours."""
+    """Run the command line in this process, in a pipe that is 80 columns wide; or in a terminal that shows colours.
+
+    All of them: rich keeps a style's codes in the colours that it is printed with first.
+    """
+    colours = {"TERM": "xterm-256color", "COLORTERM": "truecolor"} if terminal else {}
     out, err = ((_Terminal if terminal else io.TextIOWrapper)(io.BytesIO(), encoding="utf-8") for _ in range(2))
     code: Any = None
     with (
         mock.patch.object(sys, "argv", ["labelstore", *map(str, arguments)]),
-        mock.patch.dict(os.environ, {"COLUMNS": "80", **({"TERM": "xterm-256color"} if terminal else {})}),
+        mock.patch.dict(os.environ, {"COLUMNS": "80", **colours}),
         redirect_stdout(out),
         redirect_stderr(err),
     ):
