@@ -252,3 +252,28 @@ def test_real_logits_are_never_refused(name: str, classes: int, load: Callable[.
 def test_the_real_weights_of_a_network_are_logits() -> None:
     info = load_annotator(AnnotatorSpec("efficientnet-lite0")).info
     assert (info.scores, info.unclear, info.notes) == (ScoresRecord(), False, ())
+
+
+@pytest.mark.parametrize("kind", ["ResNet", "ViT", "Dinov2"])
+def test_transformers_own_classifiers(load: Callable[..., Annotator], kind: str) -> None:
+    library = pytest.importorskip("transformers")
+    small: dict[str, Any] = {"num_labels": 30}
+    if kind == "ResNet":
+        small |= {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
+    else:
+        small |= {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
+    config = getattr(library, f"{kind}Config")(**small)
+
+    def make() -> nn.Module:
+        torch.manual_seed(0)
+        network: nn.Module = getattr(library, f"{kind}ForImageClassification")(config)
+        return network
+
+    if kind == "Dinov2":
+        with pytest.raises(AnnotatorError, match="its head reads more of an image than the one vector"):
+            load(make)
+        return
+    annotator = load(make)
+    assert annotator.info.num_classes == 30
+    with torch.inference_mode():
+        torch.testing.assert_close(annotator.whole(batch()), make().eval()(batch()).logits, atol=1e-5, rtol=1e-4)
