@@ -58,7 +58,7 @@ def save(store: Path, *, fail: bool = True) -> Path:
                         rows.fail(row, f"reason{ALL}")
                         continue
                     classes = np.stack([np.full((2, 2), row % CLASSES), np.full((2, 2), (row + 1) % CLASSES)])
-                    rows.put_maps(row, classes[None].astype(np.uint16), np.stack([np.ones((2, 2)), np.zeros((2, 2))])[None])
+                    rows.put_maps(row, classes[None].astype(np.uint16), np.stack([np.full((2, 2), 5), np.zeros((2, 2))])[None])
     return store
 
 
