@@ -24,6 +24,7 @@ from labelstore.pipelines.repairing import repair_store
 from labelstore.pipelines.settings import Settings
 from labelstore.pipelines.store_files import store_files
 from labelstore.pipelines.verifying import verify_store
+from labelstore.storage.documents import MOST_BYTES
 
 pytestmark = NEEDS_SERVER
 
@@ -51,7 +52,7 @@ def make(images: Path, store: str, encoding: str = "topk", **more: bool):
 def objects(store: str) -> dict[str, bytes]:
     files = store_files(store)
     keys = [entry.name for entry in files.entries()]
-    return {key: files.read(key) or b"" for key in keys if not key.endswith("zarr.json")}
+    return {key: files.read(key, MOST_BYTES) or b"" for key in keys if not key.endswith("zarr.json")}
 
 
 @pytest.mark.parametrize("encoding", ["topk", "spectral"])

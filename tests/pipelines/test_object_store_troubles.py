@@ -18,6 +18,7 @@ from object_server import NEEDS_SERVER, ObjectServer, as_environment, make_bucke
 from pictures import paint_many
 
 from labelstore.pipelines.store_files import store_files
+from labelstore.storage.documents import MOST_BYTES
 
 pytestmark = [pytest.mark.slow, *NEEDS_SERVER]
 SLOW = ("--model", "unruly_annotators:slow", "--top-k", "3", "--batch-size", "4", "--shard-size", "4")
@@ -75,7 +76,7 @@ def test_the_store_is_that_of_one_quiet_process(images, tmp_path, server):
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         try:
             files = store_files(store)
-            wait_until(lambda: files.read("commits/c.0.0.0") or run.poll() is not None, "a shard is committed")
+            wait_until(lambda: files.read("commits/c.0.0.0", MOST_BYTES) or run.poll() is not None, "a shard is committed")
             killed, restarted = trouble(run, server, random.Random(7))
             out, err = run.communicate(timeout=60)
         finally:
@@ -84,7 +85,11 @@ def test_the_store_is_that_of_one_quiet_process(images, tmp_path, server):
     assert run.returncode == 0, err
     assert f"{IMAGES} of {IMAGES} images annotated, 0 failed" in out
     run_here("annotate", images, "--store", tmp_path / "here.zarr", "--workers", 0, *SLOW)
-    found = {key: files.read(key) for key in sorted(entry.name for entry in files.entries()) if not key.endswith("zarr.json")}
+    found = {
+        key: files.read(key, MOST_BYTES)
+        for key in sorted(entry.name for entry in files.entries())
+        if not key.endswith("zarr.json")
+    }
     expected = {name: data for name, data in store_contents(tmp_path / "here.zarr").items() if not name.endswith("zarr.json")}
     assert without_ids(found) == expected
 
@@ -112,4 +117,4 @@ def test_images_are_read_from_there_as_well(pictures, tmp_path, server):
     files = store_files("s3://bucket/labels.zarr")
     for name, data in store_contents(tmp_path / "here.zarr").items():
         if name.startswith(("classes/c", "scores/c", "ids/c", "status/c")):
-            assert files.read(name) == data, name
+            assert files.read(name, MOST_BYTES) == data, name
