@@ -56,7 +56,7 @@ make_shard(*map(Path, sys.argv[1:]))
 def make_shard(images: Path, store: Path) -> None:
     """What a worker does."""
     info = open_source(store)[1]
-    annotators = recorded_annotators(str(store), info, ("toy_annotators:colours",))
+    annotators = recorded_annotators(str(store), info, ("unruly_annotators:restless",))
     job = JobSpec(uuid.uuid4().hex, str(store), annotators, 4, "cpu", 1, 1)
     part = list_images(images).part(info.shard_rows(SHARD))
     list(annotate_shards(TaskSpec(job, (ShardSpec(SHARD, part),))))
@@ -106,7 +106,7 @@ def test_its_files_are_swept_away_by_a_run_that_begins_meanwhile(pictures, two):
     (store / "commits" / f"c.{SHARD}.0.0").unlink()
     partial = store / "status" / f"c.{SHARD}.{HALF}"
     partial.write_bytes(b"half")
-    annotate(pictures, str(store), Settings("toy_annotators:colours"), SERIAL, Observer())
+    annotate(pictures, str(store), Settings("unruly_annotators:restless"), SERIAL, Observer())
     assert not partial.exists()
     assert verify_store(str(store), 1, Observer()).whole
 
@@ -142,6 +142,6 @@ def test_a_worker_that_wakes_up_when_another_has_committed_its_shard(pictures, t
         assert SHARD in {problem.shard for problem in verify_store(str(store), 1, Observer()).problems}
     else:
         np.testing.assert_array_equal(reader.read(rows).scores, kept.scores)
-    made = annotate(pictures, str(store), Settings("toy_annotators:colours"), SERIAL, Observer())
+    made = annotate(pictures, str(store), Settings("unruly_annotators:restless"), SERIAL, Observer())
     assert made.new_rows == (4 if renames else 0)
     assert verify_store(str(store), 1, Observer()).whole
