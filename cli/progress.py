@@ -12,6 +12,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from labelstore.cli.telling import tell, warn
 from labelstore.credentials import without_credentials
@@ -56,7 +57,7 @@ class ProgressBar(Observer):
 
     def dashboard(self, url: str) -> None:
         """Print the dashboard's address, to be clicked while the run goes on."""
-        tell(self._console, f"Dask dashboard: {url}")
+        tell(self._console, Text(f"Dask dashboard: {url}"))  # with its token, which is taken out of all other lines
 
     def note(self, text: str) -> None:
         """Print a line above the bar."""

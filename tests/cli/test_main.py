@@ -204,7 +204,9 @@ def stopped(images: Path, store: Path, workers: int, *signals: signal.Signals) -
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     said = (store.parent / "err").read_text().splitlines()
-    assert any(line.startswith("Dask dashboard: http://127.0.0.1:") for line in said) == (workers > 0)
+    shown = [line for line in said if line.startswith("Dask dashboard: http://127.0.0.1:")]
+    assert len(shown) == (workers > 0)
+    assert all("?token=" in line for line in shown), "without its token the link opens nothing"
     return code, [line for line in said if line and not line.startswith("Dask dashboard")]
 
 
