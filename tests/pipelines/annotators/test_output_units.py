@@ -13,6 +13,7 @@ import pytest
 import timm
 import torch
 import torchvision
+import transformers
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -256,17 +257,16 @@ def test_the_real_weights_of_a_network_are_logits() -> None:
 
 @pytest.mark.parametrize("kind", ["ResNet", "ViT", "Dinov2"])
 def test_transformers_own_classifiers(load: Callable[..., Annotator], kind: str) -> None:
-    library = pytest.importorskip("transformers")
     small: dict[str, Any] = {"num_labels": 30}
     if kind == "ResNet":
         small |= {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
     else:
         small |= {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
-    config = getattr(library, f"{kind}Config")(**small)
+    config = getattr(transformers, f"{kind}Config")(**small)
 
     def make() -> nn.Module:
         torch.manual_seed(0)
-        network: nn.Module = getattr(library, f"{kind}ForImageClassification")(config)
+        network: nn.Module = getattr(transformers, f"{kind}ForImageClassification")(config)
         return network
 
     if kind == "Dinov2":
