@@ -165,7 +165,7 @@ def test_repair_and_annotate_delete_behind_no_link(topk, pictures, home, names):
     done = repair_store(str(topk), 1, Observer())
     assert (sorted(done.kept), done.left_overs) == (names, 0)
     assert {problem.message for problem in done.found.problems} == {"a link, no file of a label store"}
-    annotate(pictures, str(topk), Settings(), SERIAL, Observer())
+    annotate(pictures, str(topk), Settings("toy_annotators:colours"), SERIAL, Observer())
     assert contents(home) == before
     assert all((topk / name).is_symlink() for name in names)
     assert LabelMapReader(topk).status().all()
