@@ -43,13 +43,13 @@ class Claim:
 
     @property
     def holds(self) -> bool:
-        """Whether the run that made it may still be at work."""
+        """Whether the run that made it may still be at work: not by a claim out of the future, which nobody would outwait."""
         try:
             since = datetime.datetime.fromisoformat(self.since)
             age = datetime.datetime.now(datetime.UTC) - since
         except (ValueError, TypeError):
             return False
-        return age.total_seconds() < SECONDS
+        return abs(age.total_seconds()) < SECONDS
 
     def __str__(self) -> str:
         return f"{self.by[:80]} (since {self.since[:30]})"

@@ -84,9 +84,10 @@ def read_attributes(files: StoreFiles, where: str) -> dict[str, Any] | None:
             return None
         except (OSError, ValueError, TypeError, KeyError, RecursionError, LabelStoreError):
             continue
+        if SEALS in attributes:  # a wrong letter in its name, and there is none: then the copy may have it
+            return dict(attributes)
         found.append(attributes)
-    sealed = [attributes for attributes in found if SEALS in attributes]  # a wrong letter in its name, and there is none
-    return next(iter(sealed or found), None)
+    return next(iter(found), None)
 
 
 def metadata_problems(files: StoreFiles, attributes: Mapping[str, Any], info: StoreInfo) -> list[tuple[str, str]]:

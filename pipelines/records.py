@@ -6,8 +6,9 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from labelstore.errors import AnnotatorError
+from labelstore.errors import AnnotatorError, FormatError
 from labelstore.pipelines.annotators.spec import (
+    PRECISIONS,
     PROGRAM_SUFFIXES,
     AnnotatorInfo,
     AnnotatorSpec,
@@ -60,9 +61,15 @@ def recorded_annotators(location: str, info: StoreInfo, named: Sequence[str], co
     ------
     AnnotatorError
         The store alone names one that runs code.
+    FormatError
+        The store says that they ran in a precision that is none.
     """
     record = info.annotator
     _require_named(location, record, named)
+    if record.precision not in PRECISIONS:
+        raise FormatError(
+            f"{location}: annotator: precision: expected {' or '.join(PRECISIONS)}, found {record.precision[:80]!r}"
+        )
     first = AnnotatorSpec(
         record.name,
         record.input_size,

@@ -15,7 +15,7 @@ from runs import SERIAL
 from toy_annotators import Colours
 
 from labelstore import LabelMapReader
-from labelstore.errors import AnnotatorError, StoreMismatchError
+from labelstore.errors import AnnotatorError, FormatError, StoreMismatchError
 from labelstore.pipelines import shard
 from labelstore.pipelines.annotate import annotate
 from labelstore.pipelines.annotators.spec import AnnotatorSpec, EnsembleSpec
@@ -101,6 +101,14 @@ def test_a_member_of_an_ensemble_is_no_way_in(topk, pictures, own, way):
     with pytest.raises((AnnotatorError, StoreMismatchError), match=r"only the store names it|made with other settings"):
         go_on(way, store, pictures, "toy_annotators:colours")
     assert not own.exists()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_precision_that_is_none_is_the_stores_and_no_option(topk, pictures, way):
+    store = undone(topk, "toy_annotators:colours", precision="\x1b[31m")
+    expected = r"topk\.zarr: annotator: precision: expected float32 or bfloat16, found '\\x1b\[31m'"
+    with pytest.raises(FormatError, match=expected):
+        go_on(way, store, pictures, "toy_annotators:colours")
 
 
 @pytest.mark.parametrize("way", WAYS)

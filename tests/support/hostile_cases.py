@@ -8,12 +8,18 @@ from pathlib import Path
 from random import Random
 
 import hostile_files
+import hostile_identity
 import hostile_metadata
 import hostile_values
 from hostile_stores import HostileStore
 
 Change = Callable[[HostileStore, Random], str]
-CHANGES: tuple[Change, ...] = (*hostile_metadata.CHANGES, *hostile_files.CHANGES, *hostile_values.CHANGES)
+CHANGES: tuple[Change, ...] = (
+    *hostile_metadata.CHANGES,
+    *hostile_files.CHANGES,
+    *hostile_values.CHANGES,
+    *hostile_identity.CHANGES,
+)
 _SELF_SEALED = (*hostile_metadata.SELF_SEALED, *hostile_values.SELF_SEALED)
 SEALINGS = ("none", "none", "commits", "metadata", "both", "both")
 

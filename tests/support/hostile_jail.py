@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from hostile_cases import Case
 MEGABYTES = 2048
 """What reading a store may take beyond what the process had before."""
 SECONDS = 10.0
+_PATIENCE = 6
+"""How many times as long a process may take that is kept waiting, by other programs on the same cores or for ever."""
 _CASES_A_PROCESS = 1000
 _START_SECONDS = 120.0
 
@@ -39,7 +42,7 @@ class Verdict:
 class Jail:
     """Tries cases one after the other; a context manager.
 
-    ``script`` is the program that tries a store, ``originals`` its first argument.
+    ``script`` is the program that tries a store, ``originals`` its first argument. ``seconds`` are of the processor's time.
     """
 
     originals: Path
@@ -96,10 +99,13 @@ class Jail:
         if line:
             process.stdin.write(line + "\n")
             process.stdin.flush()
+        worked, start = _processor_seconds(process.pid), time.monotonic()
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
-            if not selector.select(seconds):
-                return None
+            while not selector.select(1.0):
+                waited = time.monotonic() - start
+                if waited > _PATIENCE * seconds or _processor_seconds(process.pid) - worked > seconds:
+                    return None
         return process.stdout.readline() or None
 
     def _autopsy(self) -> str:
@@ -113,7 +119,7 @@ class Jail:
         code = process.poll()
         self._end()
         self.deaths += 1
-        how = f"no answer within {self.seconds:g} s" if hung else f"the process died ({code})"
+        how = f"no answer within {self.seconds:g} s of work" if hung else f"the process died ({code})"
         return f"{how}:\n{(self.scratch / 'stderr').read_text(errors='replace')[-3000:]}"
 
     def _end(self) -> None:
@@ -121,6 +127,15 @@ class Jail:
             self._process.kill()
             self._process.communicate()
             self._process = None
+
+
+def _processor_seconds(pid: int) -> float:
+    """What a process has worked, on all cores together; 0 when it is gone."""
+    try:
+        times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    except (OSError, IndexError):
+        return 0.0
+    return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
 
 
 def _ends_within(process: subprocess.Popen[str], seconds: float) -> bool:

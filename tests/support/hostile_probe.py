@@ -214,7 +214,7 @@ def main(originals: Path, megabytes: int) -> None:
     print("ready", file=answer_to, flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
-        before, start = peak_megabytes(), time.perf_counter()
+        before, start = peak_megabytes(), time.process_time()
         before = int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20
         found = probe(Path(asked["store"]), Path(asked["scratch"]))
         if asked["honest"]:
@@ -224,7 +224,7 @@ def main(originals: Path, megabytes: int) -> None:
             "refusals": sorted(found.refusals),
             "opened": "open" in found.answers,
             "answers": len(found.answers),
-            "seconds": time.perf_counter() - start,
+            "seconds": time.process_time() - start,
             "megabytes": peak_megabytes() - before,
         }
         print(json.dumps(said), file=answer_to, flush=True)

@@ -143,7 +143,7 @@ class HostileStore:
             record, file = [_record(self.file(spec, shard)) for spec in self.committed], self.file(commits, shard)
             if _is_plain(file):
                 if commits.row_shape[0] > len(record):  # of which store and of which ids it is stays as it was
-                    record.append(tuple(np.frombuffer(file.read_bytes()[-36:-4].ljust(32, b"\0"), "<u8").tolist()))
+                    record.append(tuple(np.frombuffer(_end(file, 36)[:32].ljust(32, b"\0"), "<u8").tolist()))
                 self.replace(file, encode_file(commits, np.array([record], np.uint64), 1))
 
     def seal_metadata(self) -> None:
@@ -163,6 +163,12 @@ def _is_plain(file: Path) -> bool:
         return stat.S_ISREG(file.stat().st_mode)
     except OSError:
         return False
+
+
+def _end(file: Path, count: int) -> bytes:
+    """The last bytes of a file, which may be a huge one."""
+    with file.open("rb") as opened:
+        return os.pread(opened.fileno(), count, max(os.fstat(opened.fileno()).st_size - count, 0))
 
 
 def _record(file: Path) -> tuple[int, int, int, int]:

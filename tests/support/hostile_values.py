@@ -95,7 +95,7 @@ def commit(store: HostileStore, rng: Random) -> str:
     """Write a commit of other numbers, of another form, or none."""
     spec, shard = store.specs[-1], rng.randrange(store.info.num_shards)
     file, kind = store.file(spec, shard), rng.choice(("numbers", "zeros", "fewer", "more", "none", "one"))
-    numbers = np.array([rng.choice(WORDS) for _ in range(len(store.committed) * 4)], np.uint64)
+    numbers = np.array([rng.choice(WORDS) for _ in range(spec.row_bytes // 8)], np.uint64)
     if kind == "none":
         store.remove(file)
     elif kind == "one" and file.is_file() and len(data := bytearray(file.read_bytes())) > 12:

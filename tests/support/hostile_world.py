@@ -9,7 +9,6 @@ import os
 import shutil
 import socket
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,10 +18,9 @@ from typing import Any
 from commands import run_here
 from pictures import paint
 
-CANARY, IMAGES, MORE, STORES = "canary", "images", "more", "stores"
+CANARY, IMAGES, MORE, STORES, OUT = "canary", "images", "more", "stores", "out"
 STRANGER = "stranger-"
 """How names of files begin that no store has, and that no command may remove."""
-_OLD = 1_000_000_000
 _COLOURS = ("red", "green", "blue", "yellow", "white")
 _PROGRAM = 'from pathlib import Path\nPath(__file__).with_name("ran").write_text("ran")\n'
 
@@ -68,59 +66,6 @@ def annotated_originals(world: Path) -> list[Path]:
         next((folder / f"{name}-pending.zarr" / "commits").glob("c.1*")).unlink()
         run_here("annotate", world / MORE, "--store", folder / f"{name}-extended.zarr", "--workers", "0", "--extend")
     return sorted(folder.glob("*.zarr"))
-
-
-class Canary:
-    """Looks at files that nothing may touch: content, names and, where the file system keeps them, times of access.
-
-    Times of access are set far back before each case: the kernel renews such a time at the first read, also with `relatime`.
-    """
-
-    def __init__(self, world: Path) -> None:
-        self._world = world
-        # Listing a folder reads it too: names are taken once. A new name changes the folder's own time.
-        self._known = [world / CANARY, *sorted((world / CANARY).rglob("*"))]
-        self.sees_reads = self._sees_reads()
-
-    def set(self) -> dict[str, tuple[int, ...]]:
-        """Set the times back; return what is to be found again."""
-        for path in self._paths():
-            os.utime(path, (_OLD, _OLD), follow_symlinks=False)
-        return self.look()
-
-    def look(self) -> dict[str, tuple[int, ...]]:
-        """Return what there is of each file and folder, without reading any."""
-        found = {}
-        for path in self._paths():
-            state = path.lstat()
-            found[path.relative_to(self._world).as_posix()] = (
-                state.st_mode,
-                state.st_size,
-                state.st_nlink,
-                state.st_atime_ns,
-                state.st_mtime_ns,
-            )
-        for path in sorted((self._world / IMAGES).iterdir()) + sorted((self._world / MORE).iterdir()):
-            state = path.lstat()
-            found[path.relative_to(self._world).as_posix()] = (
-                state.st_mode,
-                state.st_size,
-                state.st_nlink,
-                0,
-                state.st_mtime_ns,
-            )
-        return found
-
-    def _paths(self) -> list[Path]:
-        return [path for path in self._known if os.path.lexists(path)]
-
-    def _sees_reads(self) -> bool:
-        with tempfile.NamedTemporaryFile(dir=self._world / CANARY) as file:
-            path = Path(file.name)
-            path.write_bytes(b"read me")
-            os.utime(path, (_OLD, _OLD))
-            path.read_bytes()
-            return path.stat().st_atime_ns != _OLD * 10**9
 
 
 class Listening:
