@@ -110,7 +110,7 @@ def test_no_server_is_asked_that_only_a_store_names(elsewhere):
     with pytest.raises(ImagesError, match=f"--images {server.url}"):
         Photographs(info).root(0).read("cats/1.png")
     with pytest.raises(ImagesError, match=f"--images {server.url}"):
-        sample_again(store, None, 1, SERIAL)
+        sample_again(store, None, 1, SERIAL, ("toy_annotators:colours",))
     assert not server.asked
     assert Photographs(info, server.url).root(0).read("cats/1.png")
     assert server.asked
