@@ -48,6 +48,8 @@ class DirectSource(ABC):
     """
 
     direct = True
+    far = False
+    """Whether to read a file again costs more than to know of all shards what few may need."""
 
     def __init__(self, where: str, info: StoreInfo, arrays: Mapping[str, ArrayMeta], files: tuple[ArraySpec, ...]) -> None:
         self.where = where
@@ -180,7 +182,7 @@ class DirectSource(ABC):
         for shard, chunk in zip(shards, self._each_chunk(spec, shards), strict=True):
             rows = info.shard_rows(shard)  # a shard at a time, holes too: rows that no file holds must cost no memory
             out[rows.start : rows.stop] = chunk[: len(rows)]
-            if spec.name == info.ids_array and info.store_id is not None:  # they are in hand now
+            if self.far and spec.name == info.ids_array and info.store_id is not None:  # not to be asked for again
                 self._ids_seals[shard] = ids_seal(chunk[: len(rows)])
             out[rows.stop : (shard + 1) * info.shard_size] = spec.fill
         return out

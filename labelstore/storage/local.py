@@ -202,6 +202,8 @@ class LocalCopy(LocalSource):
         The seals of ids that the other source knows, shared with it.
     """
 
+    far = True
+
     def __init__(
         self,
         path: Path,

@@ -35,6 +35,8 @@ class RangeSource(DirectSource):
     and goes on with its parent's table; unpickled copies start anew.
     """
 
+    far = True
+
     def __init__(self, location: str, info: StoreInfo, arrays: Mapping[str, ArrayMeta], files: tuple[ArraySpec, ...]) -> None:
         super().__init__(location, info, arrays, files)
         self.objects = Objects(location)
