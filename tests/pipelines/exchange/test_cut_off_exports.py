@@ -86,7 +86,7 @@ def test_an_id_that_begins_with_a_slash_stays_below_the_folder(tmp_path: Path) -
     with LabelMapWriter.create(store, ids, num_classes=3, map_size=(1, 1), top_k=1) as writer:
         for shard in writer.pending():
             with writer.shard(shard) as rows:
-                rows.put_maps(0, np.zeros((len(rows.ids), 1, 1, 1), np.uint16), np.zeros((len(rows.ids), 1, 1, 1)))
+                rows.put_maps(0, np.zeros((len(rows.ids), 1, 1, 1), np.uint16), np.full((len(rows.ids), 1, 1, 1), 3.0))
     export_pt(store, str(dest), "yx", Selection(), Observer())
     assert set(contents(dest)) == {"x.pt", "y.pt", "b/z.pt"}
     assert not Path("/x.pt").exists()
