@@ -36,12 +36,13 @@ def recorded_spec(location: str) -> ImagesSpec:
         raise _refusal(location, "no name holds NUL")
     if any(map(is_url, spec.locations)):
         raise _refusal(location, "nothing is fetched from an address out of a store")
-    if spec.kind == "list":
+    kind = spec.kind  # asked once: it looks at every location
+    if kind == "list":
         raise _refusal(location, "a list may name any file")
-    names = spec.locations if spec.kind == "folder" else expand_all(spec.locations)
+    names = spec.locations if kind == "folder" else expand_all(spec.locations)
     if any("**" in name for name in names):
         raise _refusal(location, "'**' may stand for any number of files")
-    for folder in {Path(name) if spec.kind == "folder" else Path(name).parent for name in names}:
+    for folder in {Path(name) if kind == "folder" else Path(name).parent for name in names}:
         _require_usual(location, folder)
     return spec
 

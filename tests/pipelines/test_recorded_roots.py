@@ -19,6 +19,7 @@ from labelstore.pipelines.photographs import Photographs, open_recorded_root
 from labelstore.pipelines.recorded_roots import recorded_listing, recorded_spec
 from labelstore.pipelines.resampling import sample_again
 from labelstore.pipelines.settings import Settings
+from labelstore.pipelines.sources import spec
 from labelstore.reader import LabelMapReader
 
 
@@ -72,6 +73,14 @@ def test_a_link_to_a_system_folder_is_one(tmp_path):
 def test_long_names_are_no_crash(location):
     with pytest.raises(ImagesError):
         open_recorded_root(location).read("a.png")
+
+
+def test_a_root_of_many_files_is_looked_at_a_few_times_a_file(monkeypatch):
+    looked = []
+    monkeypatch.setattr(spec, "is_folder", lambda name: bool(looked.append(name)))
+    with pytest.raises(ImagesError):
+        open_recorded_root(", ".join(f"/data/{n}.tar" for n in range(200)))
+    assert 200 <= len(looked) <= 2000
 
 
 def test_roots_here_are_followed(root, tmp_path):
