@@ -224,11 +224,12 @@ def test_heads_that_read_two_vectors_are_told_in_words(load: Callable[..., Annot
         load(make)
 
 
-NETWORKS = (
-    "timm:resnet10t", "timm:efficientnet_lite0", "timm:mobilenetv3_small_050", "timm:vit_tiny_patch16_224",
-    "timm:convnext_atto", "timm:regnetx_002", "timm:lcnet_035", "timm:test_vit", "timm:test_resnet",
-    "torchvision:resnet18", "torchvision:squeezenet1_1", "torchvision:mobilenet_v3_small",
+SMALL = (
+    "timm:resnet10t", "timm:mobilenetv3_small_050", "timm:regnetx_002", "timm:lcnet_035", "timm:test_vit",
+    "timm:test_resnet", "torchvision:squeezenet1_1", "torchvision:mobilenet_v3_small",
 )  # fmt: skip
+LARGER = ("timm:efficientnet_lite0", "timm:vit_tiny_patch16_224", "timm:convnext_atto", "torchvision:resnet18")
+NETWORKS = (*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGER))
 
 
 @pytest.mark.parametrize("classes", [1000, 2])
