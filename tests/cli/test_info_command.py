@@ -145,4 +145,4 @@ def test_a_spectral_store_says_what_its_maps_are_made_of_and_how_far_its_labels_
     assert "same best class for" in lines
     said = json.loads(run_here("info", spectral_store, "--json").out)
     assert said["spectral"] == {"classes": 5, "shaped": 3, "patterns": 3, "frequencies": [4, 4], "tail_bits": 1}
-    assert set(said["distance"]) == {"l1", "kl", "agreement", "images"}
+    assert set(said["distance"]) == {"l1", "kl", "agreement", "images", "best"}
