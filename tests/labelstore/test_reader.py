@@ -490,7 +490,8 @@ def test_a_read_opens_each_shard_once_and_reads_each_chunk_once(picture_store, m
     reader = LabelMapReader(picture_store)
     reads.clear()
     reader.read([0, 1, 2, 3])
-    assert len(reads) == 1 + 6 * 2 + 2 + 2 + 2 * 4  # the commit, 6 files' ends, 2 indexes, 2 arrays that stay, 2 chunks a row
+    # The commit, the ids that it seals, 6 files' ends, 2 indexes, 2 arrays that stay, 2 chunks a row.
+    assert len(reads) == 1 + 1 + 6 * 2 + 2 + 2 + 2 * 4
     reads.clear()
     reader.read([3, 0])
     assert len(reads) == 4
