@@ -9,7 +9,7 @@ from __future__ import annotations
 from labelstore.errors import FormatError
 from labelstore.pipelines.folder import METADATA, Entry, StoreFolder
 from labelstore.pipelines.left_overs import Kind, kind_of
-from labelstore.pipelines.metadata import read_attributes
+from labelstore.pipelines.metadata import COPY, read_attributes
 from labelstore.pipelines.store_files import LocalFiles, store_files
 from labelstore.schema import StoreInfo
 from labelstore.storage import local_path, parse_group, store_arrays
@@ -26,8 +26,10 @@ def require_no_links(location: str) -> None:
     if path is None or not path.is_dir():
         return
     with StoreFolder(path) as folder:
-        if folder.kind(METADATA) == "link":
-            raise _linked(location, METADATA)
+        copies = COPY.partition("/")[0]
+        for key in (METADATA, copies, *([COPY] if folder.kind(copies) == "folder" else [])):  # where the attributes are read
+            if folder.kind(key) == "link":
+                raise _linked(location, key)
         info = _info(LocalFiles(path), location)
         arrays = {} if info is None else {spec.name: spec for spec in store_arrays(info)}
         for name in arrays:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from labelstore.errors import DamagedError, FormatError, RunError
+from labelstore.errors import DamagedError, FormatError, RunError, StoreWriteError
 from labelstore.pipelines.folder import Entry, StoreFolder
 from labelstore.storage import local_path
 
@@ -87,6 +87,9 @@ class LocalFiles:
             return None
         except DamagedError:
             raise
+        except StoreWriteError as error:  # the array's folder is none
+            linked = (self._root / key).parent.is_symlink()
+            raise (FormatError if linked else DamagedError)(str(error)) from error
         except OSError as error:
             if error.errno == errno.ELOOP and not self._links:
                 found = "found a link, behind which nothing is read"

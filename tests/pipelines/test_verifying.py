@@ -28,6 +28,7 @@ from labelstore.pipelines.annotate import annotate
 from labelstore.pipelines.index import write_index
 from labelstore.pipelines.lock import store_lock
 from labelstore.pipelines.observer import Observer
+from labelstore.pipelines.repairing import repair_store
 from labelstore.pipelines.settings import Settings
 from labelstore.pipelines.shard_check import check_shard
 from labelstore.pipelines.sink import open_sink
@@ -347,6 +348,24 @@ def test_links_are_gone_through_only_where_that_is_asked_for(topk, tmp_path, key
     (tmp_path / "linked.zarr").symlink_to(topk)
     with pytest.raises(FormatError, match="found a link"):
         verify(tmp_path / "linked.zarr")
+
+
+@pytest.mark.parametrize("key", ["commits", "commits/zarr.json"])
+def test_a_link_in_the_place_of_the_attributes_copy_is_refused_where_the_group_is_damaged_too(topk, tmp_path, key):
+    """Nothing is known of the store then; it is a link all the same, and no file that cannot be read now."""
+    (topk / "zarr.json").write_bytes(b"damaged")
+    (topk / key).rename(tmp_path / "elsewhere")
+    (topk / key).symlink_to(tmp_path / "elsewhere")
+    for command in (verify, lambda store: repair_store(str(store), 1, Observer())):
+        with pytest.raises(FormatError, match=f"{key}: expected a file or folder of the store's, found a link"):
+            command(topk)
+
+
+@pytest.mark.parametrize("kind", ["nothing", "file", "pipe"])
+def test_what_is_no_folder_in_the_place_of_the_commits_is_damage(topk, kind):
+    shutil.rmtree(topk / "commits")
+    {"nothing": lambda _: None, "file": Path.touch, "pipe": os.mkfifo}[kind](topk / "commits")
+    assert verify(topk).problems
 
 
 def test_a_store_whose_folder_is_a_link_is_a_store(topk, tmp_path):
