@@ -47,6 +47,13 @@ class Attributes:
             raise self.wrong(key, "a text", repr(value))
         return value
 
+    def flag(self, key: str) -> bool:
+        """True or false; false where it is missing."""
+        value = self.values.get(key, False)
+        if not isinstance(value, bool):
+            raise self.wrong(key, "true or false", repr(value))
+        return value
+
     def one_of(self, key: str, choices: tuple[str, ...]) -> str:
         """One of a few texts."""
         value = self.values.get(key)

@@ -94,6 +94,16 @@ def crop_risk(
     )
 
 
+def stored_aspects(reader: LabelMapReader, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the width over the height of rows' images by the sizes that the store keeps; NaN where it keeps none."""
+    if not reader.info.image_sizes:
+        return np.full(len(rows), np.nan)
+    width, height = reader.image_size(rows).T.astype(np.float64)
+    found = np.full(len(rows), np.nan)
+    np.divide(width, height, out=found, where=(width > 0) & (height > 0))
+    return found
+
+
 def _boxes(rows: NDArray[np.int64], crops: int, seed: int, aspects: Aspects | None) -> tuple[NDArray[np.float64], int]:
     """Draw the crops of all images, and count the images whose shape is known."""
     random = np.random.default_rng(seed)

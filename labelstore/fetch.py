@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.encodings import committed_arrays, find_encoding
-from labelstore.errors import DamagedError, FailedRowError, PendingRowError, StoreReadError
+from labelstore.errors import DamagedError, FailedRowError, FormatError, PendingRowError, StoreReadError
 from labelstore.ids import IdTable, ImageIds
 from labelstore.ids_on_disk import IdsOnDisk
 from labelstore.labelmap import LabelMap
-from labelstore.schema import Status, StoreInfo, index_arrays
+from labelstore.schema import IMAGE_SIZE, Status, StoreInfo, index_arrays
 from labelstore.storage import ChangedError, DamagedRowError, Source, UsePart
 from labelstore.threads import usual_threads
 
@@ -130,6 +130,21 @@ class RowFetcher:
         PendingRowError, DamagedError
         """
         return self._settled(rows, self._require_committed, lambda: self._column(name, rows))
+
+    def image_sizes(self, rows: NDArray[np.int64]) -> NDArray[np.uint32]:
+        """Return committed rows' image sizes, ``[B, 2]``: see `LabelMapReader.image_size`.
+
+        Raises
+        ------
+        FormatError
+            The store keeps none; else as `column`.
+        """
+        if not self.info.image_sizes:
+            raise FormatError(
+                f"{self.where}: expected a store that keeps image sizes (attribute 'image_sizes'), found one without the array "
+                "'image_size': an older version made it, or its maps came without sizes"
+            )
+        return self.column(IMAGE_SIZE.name, rows)
 
     def error(self, row: int) -> str:
         """Return why a committed row failed; empty if it did not."""

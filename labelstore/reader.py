@@ -243,6 +243,20 @@ class LabelMapReader:
         found: NDArray[np.uint32] = self._rows.column("image_crc32", self._find(keys))
         return found
 
+    def image_size(self, keys: Keys) -> NDArray[np.uint32]:
+        """Return the sizes of the images that rows were made from, uint32 ``[B, 2]``.
+
+        Each is (width, height) in pixels, of the image as the annotator saw it: turned upright where `info.exif` is ``apply``.
+        ``(0, 0)`` where it is not known, also of rows that failed. `info.image_sizes` tells whether the store keeps sizes.
+
+        Raises
+        ------
+        FormatError
+            The store keeps none: it was made by an older version, or of maps that came without. Else as `image_crc32`.
+        """
+        found: NDArray[np.uint32] = self._rows.image_sizes(self._find(keys))
+        return found
+
     def shard_seals(self) -> NDArray[np.uint32]:
         """Return the checksum of each shard's commit, uint32 ``[S]``: another one where the shard was made again. 0 for shards
         that have none, or whose `status` was not asked for."""

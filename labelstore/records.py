@@ -194,11 +194,9 @@ def parse_extents(take: Attributes) -> tuple[Extent, ...]:
 
 def parse_annotator(take: Attributes) -> AnnotatorRecord:
     """Take the annotator out of its object."""
-    others, flip = take.values.get("others") or (), take.values.get("flip", False)
+    others = take.values.get("others") or ()
     if not isinstance(others, list | tuple):
         raise take.wrong("others", "a list of models", repr(others))
-    if not isinstance(flip, bool):
-        raise take.wrong("flip", "true or false", repr(flip))
     return AnnotatorRecord(
         name=take.text("name"),
         weights_sha256=take.text("weights_sha256"),
@@ -209,7 +207,7 @@ def parse_annotator(take: Attributes) -> AnnotatorRecord:
         requested=take.text("requested", optional=True),
         weights=take.text("weights", optional=True),
         others=tuple(_member(Attributes(other, take.where, f"{take.path}others.")) for other in others),
-        flip=flip,
+        flip=take.flag("flip"),
         precision=_precision(take),
         file_sha256=take.text("file_sha256", optional=True),
         scores=parse_scores(take),
@@ -235,13 +233,10 @@ def parse_scores(take: Attributes) -> ScoresRecord | None:
     if take.values.get("scores") is None:
         return None
     found = take.nested("scores")
-    removed = found.values.get("removed", False)
-    if not isinstance(removed, bool):
-        raise found.wrong("removed", "true or false", repr(removed))
     floor = None if found.values.get("floor") is None else found.number("floor")
     if floor is not None and not 0 < floor < 1:
         raise found.wrong("floor", "a number between 0 and 1", floor)
-    return ScoresRecord(found.one_of("unit", SCORE_UNITS), removed, floor)
+    return ScoresRecord(found.one_of("unit", SCORE_UNITS), found.flag("removed"), floor)
 
 
 def _member(take: Attributes) -> MemberRecord:

@@ -112,7 +112,7 @@ class StoreInfo:
     what made pixels of them. ``extents`` are empty for a store that was made in one go; else its rows by the runs that added
     them, and what lies between two of them are holes. ``ids_array`` is the array that holds the ids. ``imported`` says where
     maps come from that were not annotated. ``store_id`` tells stores apart, whatever lies at the same place before or after;
-    None for a store that was made before there were any.
+    None for a store that was made before there were any. ``image_sizes``: whether it has the array `IMAGE_SIZE`.
     """
 
     num_rows: int
@@ -140,6 +140,7 @@ class StoreInfo:
     ids_array: str = "ids"
     imported: ImportRecord | None = None
     store_id: str | None = None
+    image_sizes: bool = False
 
     @property
     def identity(self) -> tuple[str | None, str]:
@@ -229,6 +230,7 @@ class StoreInfo:
             ids_array=take.text("ids_array", optional=True) or "ids",
             imported=parse_imported(take),
             store_id=take.text("store_id", optional=True),
+            image_sizes=take.flag("image_sizes"),
         )
         _check_sizes(take, info)
         _check_extents(take, info)
@@ -248,6 +250,10 @@ COMMON_ARRAYS = (
     ArraySpec("image_crc32", "uint32", (), 0, dims=("row",)),
 )
 """Written by each shard's task, whatever the encoding."""
+IMAGE_SIZE = ArraySpec("image_size", "uint32", (2,), 0, dims=("row", "width_height"))
+"""Written likewise in stores with `StoreInfo.image_sizes`: each image's width and height in pixels, both 0 where not known."""
+MAX_IMAGE_SIDE = 65535
+"""Pixels of an image's width, or height: JPEG's limit."""
 
 
 def index_arrays(info: StoreInfo) -> tuple[ArraySpec, ...]:

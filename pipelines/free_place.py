@@ -21,7 +21,7 @@ _MOST_LOOKED_AT, _SHOWN = 1000, 3
 _MARK = re.compile(r"mark\.[0-9a-f]{32}\.partial")
 _INDEX_FILE = re.compile(r"c\.(0|[1-9][0-9]{0,11})(\.0)?")
 _FILLED = {"ids", "targets"}
-_ARRAYS = {"classes", "scores", "score_range", "spectra", "status", "errors", "image_crc32", "commits", *_FILLED}
+_ARRAYS = {"classes", "scores", "score_range", "spectra", "status", "errors", "image_crc32", "image_size", "commits", *_FILLED}
 
 
 def require_free(location: str) -> None:

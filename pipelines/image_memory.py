@@ -9,11 +9,10 @@ from contextlib import contextmanager
 
 from labelstore.errors import ImageDecodeError
 from labelstore.pipelines.resizing import LARGE
+from labelstore.schema import MAX_IMAGE_SIDE
 
 MOST_PIXELS = 178_956_970
 """Of an image, and of all that a process decodes at one time. Pillow's limit against decompression bombs."""
-MOST_SIDE = 65_535
-"""JPEG's. Pillow keeps some bytes for every row, and for every column when it resizes."""
 
 
 class Room:
@@ -51,8 +50,8 @@ def pixels_held(size: tuple[int, int], side: int, tile: tuple[int, int] = (0, 0)
         They are too many.
     """
     width, height = size
-    if max(width, height) > MOST_SIDE:
-        raise ImageDecodeError(f"{width} x {height} pixels are too many: expected sides of at most {MOST_SIDE}")
+    if max(width, height) > MAX_IMAGE_SIDE:  # Pillow keeps some bytes for every row, and for every column when it resizes
+        raise ImageDecodeError(f"{width} x {height} pixels are too many: expected sides of at most {MAX_IMAGE_SIDE}")
     count = width * height + side * height + tile[0] * tile[1]
     if count > most:
         tiles = f" in tiles of {tile[0]} x {tile[1]}" if any(tile) else ""

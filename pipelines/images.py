@@ -70,11 +70,12 @@ def image_pixels(
     data: bytes,
     inputs: Sequence[Preprocessing],
     rules: ReadRules = AS_IMAGE_FOLDER,
-    converted: Callable[[], object] = lambda: None,
+    note: Callable[[tuple[int, int], bool], object] = lambda size, deep: None,
 ) -> tuple[NDArray[np.uint8], ...]:
     """Return the whole image, squashed to annotators' square inputs: for each uint8 ``[S, S, 3]``.
 
-    ``converted`` is called if it is greyscale of more than 8 bits, of which 8 are made.
+    ``note`` is called with its width and height, turned as the rules say, and whether it is greyscale of more than 8 bits, of
+    which 8 are made.
 
     Never a centre crop: the map must cover the image. A process decodes at most 178,956,970 pixels at one time, by however many
     threads, the others wait: up to 3 GB of memory for one WebP file of that size, 2.1 GB for anything else.
@@ -86,14 +87,19 @@ def image_pixels(
     """
     with _opened(data, max(how.input_size for how in inputs)) as image:
         whole = _rgb(image, rules)
-        if is_deep(image.mode):
-            converted()
+        note(whole.size, is_deep(image.mode))
         return tuple(squash(whole, how) for how in inputs)
 
 
 def resized(pixels: NDArray[np.uint8], how: Preprocessing) -> NDArray[np.uint8]:
     """Return decoded pixels ``[h, w, 3]`` as `image_pixels` resizes them."""
     return np.array(squash(Image.fromarray(pixels), how))
+
+
+def size_in_header(data: bytes) -> tuple[int, int]:
+    """Return the width and height that an image file claims, not turned. Raises as `decode_image` does before it decodes."""
+    with _opened(data) as image:
+        return image.size
 
 
 def is_plain_jpeg(data: bytes) -> bool:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from labelstore.errors import ImageDecodeError
 from labelstore.pipelines.annotators.spec import Preprocessing
-from labelstore.pipelines.images import image_pixels
+from labelstore.pipelines.images import image_pixels, size_in_header
 from labelstore.pipelines.resizing import one_core
 from labelstore.pipelines.sources.places import Place
 from labelstore.pixels import ReadRules
@@ -32,7 +32,7 @@ class LoadedImage:
 
     ``pixels`` are uint8 ``[S, S, 3]``, one array for each size that is wanted; ``jpeg`` are its bytes instead, where they are
     to be decoded on the device; ``crc32`` is of the file's bytes, 0 if they were not read; ``converted`` says that 8 bits were
-    made of more.
+    made of more; ``size`` is the image's width and height, turned as the rules say, zeros if it was not decoded.
     """
 
     pixels: tuple[NDArray[np.uint8], ...] | None
@@ -40,6 +40,7 @@ class LoadedImage:
     error: str = ""
     jpeg: bytes | None = None
     converted: bool = False
+    size: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -168,9 +169,18 @@ def _decode(file: _File, spec: LoadSpec) -> LoadedImage:
     crc32 = zlib.crc32(file.data)
     try:
         if spec.keep_jpegs and file.data[:3] == b"\xff\xd8\xff":
-            return LoadedImage(None, crc32, jpeg=file.data)
-        deep: list[bool] = []
-        pixels = image_pixels(file.data, spec.inputs, spec.rules, lambda: deep.append(True))
-        return LoadedImage(pixels, crc32, converted=bool(deep))
+            return LoadedImage(None, crc32, jpeg=file.data, size=_claimed_size(file.data))
+        noted: list[tuple[tuple[int, int], bool]] = []
+        pixels = image_pixels(file.data, spec.inputs, spec.rules, lambda *seen: noted.append(seen))
+        ((size, deep),) = noted
+        return LoadedImage(pixels, crc32, converted=deep, size=size)
     except ImageDecodeError as error:
         return LoadedImage(None, crc32, str(error))
+
+
+def _claimed_size(jpeg: bytes) -> tuple[int, int]:
+    """The size of a file that the device is to decode, which turns none; zeros of one that it will not decode either."""
+    try:
+        return size_in_header(jpeg)
+    except ImageDecodeError:
+        return 0, 0

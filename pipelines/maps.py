@@ -39,11 +39,13 @@ Encoded = tuple[dict[str, NDArray[Any]], list[str]]
 
 @dataclass
 class MapBatch:
-    """The rows of one batch: the encoding's arrays, by name, and what became of each row ('' where it is done)."""
+    """The rows of one batch: the encoding's arrays, by name, and what became of each row ('' where it is done); the crc32 of
+    each image's file, and its size, ``(width, height)``."""
 
     arrays: dict[str, NDArray[Any]]
     errors: list[str]
     crc32: list[int]
+    sizes: list[tuple[int, int]]
 
 
 @dataclass
@@ -118,7 +120,7 @@ class Mapper:
         with self.watch.stage("annotate"):
             arrays, problems = self._unless_out_of_memory(found.result, len(images)) or self._in_pieces(images)
         errors = [image.error or problem for image, problem in zip(images, problems, strict=True)]
-        return MapBatch(arrays, errors, [image.crc32 for image in images])
+        return MapBatch(arrays, errors, [image.crc32 for image in images], [image.size for image in images])
 
     def _in_pieces(self, images: list[LoadedImage]) -> Encoded:
         pieces: list[Encoded] = []

@@ -166,6 +166,7 @@ def new_store_info(settings: Settings, listing: Listing, found: EnsembleInfo, id
         versions=dict(recorded_versions()),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         recipe=find_encoding(encoding.name, "new store").recipe,
+        image_sizes=True,
     )
 
 

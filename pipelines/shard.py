@@ -106,7 +106,7 @@ def _annotate(
     rows = writer.shard(spec.shard, spec.ids_seal)
     start = 0
     for batch in batches:
-        rows.put(start, batch.arrays, batch.errors, batch.crc32)
+        rows.put(start, batch.arrays, batch.errors, batch.crc32, batch.sizes)
         start += len(batch.errors)
         if on_rows is not None:
             failed = sum(map(bool, batch.errors))

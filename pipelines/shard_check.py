@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from labelstore.encodings import committed_arrays, find_encoding
 from labelstore.errors import DamagedError, StoreReadError, StoreTooLargeError
 from labelstore.pipelines.files import commit_record
 from labelstore.pipelines.store_files import StoreFiles, UnreadableFileError
-from labelstore.schema import COMMIT_FIELDS, ArraySpec, Status, StoreInfo, index_arrays
+from labelstore.schema import COMMIT_FIELDS, IMAGE_SIZE, MAX_IMAGE_SIDE, ArraySpec, Status, StoreInfo, index_arrays
 from labelstore.storage.chunks import MISSING, decode_chunk, largest_chunk, largest_file, largest_shard_file, read_index
 from labelstore.storage.frames import FrameError, decode_frame
 from labelstore.storage.metadata import commits_spec
@@ -187,7 +188,13 @@ def _check_values(arrays: dict[str, NDArray[Any]], info: StoreInfo, shard: int, 
     for local in np.flatnonzero(arrays["status"][len(rows) :] != Status.HOLE).tolist():
         message = f"expected a hole ({Status.HOLE}) behind the last row, found {arrays['status'][len(rows) + local]}"
         found.problems.append((files["status"], f"row {rows.stop + local}: {message}", None))
-    for name, message, local in (*_status_problems(arrays, len(rows)), *_map_problems(arrays, info, len(rows))):
+    behind = arrays[IMAGE_SIZE.name][len(rows) :] if IMAGE_SIZE.name in arrays else np.zeros((0, 2))
+    for local in np.flatnonzero(behind.any(axis=1)).tolist():
+        message = f"expected 0, 0 behind the last row, found {behind[local].tolist()}"
+        found.problems.append((files[IMAGE_SIZE.name], f"row {rows.stop + local}: {message}", None))
+    for name, message, local in itertools.chain(
+        _status_problems(arrays, len(rows)), _size_problems(arrays, len(rows)), _map_problems(arrays, info, len(rows))
+    ):
         found.problems.append((files[name], message, rows.start + local))
 
 
@@ -201,6 +208,18 @@ def _status_problems(arrays: dict[str, NDArray[Any]], rows: int) -> Iterator[tup
             yield "errors", "a failed row without a reason" if not text else "a reason to fail, of a row that is done", local
         elif b"\0" in text or not _is_utf8(text):
             yield "errors", f"expected a text in UTF-8, found {text[:60]!r}", local
+
+
+def _size_problems(arrays: dict[str, NDArray[Any]], rows: int) -> Iterator[tuple[str, str, int]]:
+    if IMAGE_SIZE.name not in arrays:
+        return
+    done, sizes = arrays["status"][:rows] == Status.DONE, arrays[IMAGE_SIZE.name][:rows]
+    for local in np.flatnonzero(sizes.any(axis=1) & ~done).tolist():
+        yield IMAGE_SIZE.name, f"expected 0, 0 of a row that failed, found {sizes[local].tolist()}", local
+    able = ((sizes >= 1) & (sizes <= MAX_IMAGE_SIDE)).all(axis=1) | ~sizes.any(axis=1)
+    for local in np.flatnonzero(done & ~able).tolist():
+        found = sizes[local].tolist()
+        yield IMAGE_SIZE.name, f"expected a width and a height of 1 to {MAX_IMAGE_SIDE}, or 0, 0, found {found}", local
 
 
 def _map_problems(arrays: dict[str, NDArray[Any]], info: StoreInfo, rows: int) -> Iterator[tuple[str, str, int]]:

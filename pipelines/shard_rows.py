@@ -18,7 +18,7 @@ from labelstore.pipelines.encoders import encode, is_usable
 from labelstore.pipelines.encoders.listed import encode_listed, find_problems
 from labelstore.pipelines.scores import dense_logits_of, listed_logits_of
 from labelstore.pipelines.store import ShardWriter
-from labelstore.schema import ERROR_BYTES, NO_CLASS, Status
+from labelstore.schema import ERROR_BYTES, IMAGE_SIZE, NO_CLASS, Status
 from labelstore.units import (
     ENOUGH_LOCATIONS,
     LOG_SOFTMAX,
@@ -133,10 +133,12 @@ class ShardRows:
         arrays: Mapping[str, NDArray[Any]],
         errors: Sequence[str],
         image_crc32: Sequence[int] | None = None,
+        image_sizes: ArrayLike | None = None,
     ) -> None:
         """Put encoded maps, from a row on: the encoding's arrays, and why rows have failed ('' where they have not).
 
-        Rows that failed keep the fill values.
+        Rows that failed keep the fill values. ``image_sizes`` are ``[n, 2]``, (width, height); not kept by a store without an
+        array for them.
         """
         if start < 0 or start + len(errors) > len(self):
             raise MapsError(f"shard {self.shard}: expected rows 0 to {len(self) - 1}, got {start} to {start + len(errors) - 1}")
@@ -148,6 +150,8 @@ class ShardRows:
         self._arrays["status"][part] = np.where(failed, Status.FAILED, Status.DONE)
         if image_crc32 is not None:
             self._arrays["image_crc32"][part] = image_crc32
+        if image_sizes is not None and self.info.image_sizes:
+            self._arrays[IMAGE_SIZE.name][part] = np.where(failed[:, np.newaxis], 0, np.asarray(image_sizes).reshape(-1, 2))
         for row in np.flatnonzero(failed).tolist():
             reason = np.frombuffer(cut_text(errors[row]), np.uint8)
             self._arrays["errors"][start + row, : len(reason)] = reason

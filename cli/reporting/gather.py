@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from labelstore.class_map import ClassMap
 from labelstore.cli.reporting.photo_sizes import photo_aspects
 from labelstore.cli.survey_cache import SurveyCache
-from labelstore.crop_risk import CropRisk, crop_risk
+from labelstore.crop_risk import CropRisk, crop_risk, stored_aspects
 from labelstore.errors import ImagesError
 from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.photographs import Photographs
@@ -60,7 +60,10 @@ def gather(store: str, observer: Observer, class_map: ClassMap | None = None, im
     photographs = Photographs(reader.info, images)
 
     def aspects(rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        return photo_aspects(photographs, reader.ids, rows.tolist(), reader.info.exif)
+        found = stored_aspects(reader, rows)
+        unknown = np.flatnonzero(np.isnan(found))
+        found[unknown] = photo_aspects(photographs, reader.ids, rows[unknown].tolist(), reader.info.exif)
+        return found
 
     risk = crop_risk(reader, survey, aspects=aspects)
     if risk is None:

@@ -135,7 +135,7 @@ def _crops(findings: Findings) -> Markup:
         own = f"{percent(risk.from_label)}{which} are of another class than the image's single label; "
         rest = " of all" if which else ""
     unknown = risk.images - risk.sized
-    sizes = f"; as of 4:3 for {unknown:,} images whose photographs are not at hand" if unknown else ""
+    sizes = f"; as of 4:3 for {unknown:,} images of unknown size, whose photographs are not at hand" if unknown else ""
     return _section(
         "The risk of random crops",
         f"Of {risk.crops:,} random training crops of {risk.images:,} images (RandomResizedCrop, 8 % of the area and more"

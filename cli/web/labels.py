@@ -17,6 +17,7 @@ from labelstore.cli.web.naming import BOX, ONE_ROW, STATUS, boxes_of, keys_of, k
 from labelstore.cli.web.parameters import Parameter, RequestError
 from labelstore.cli.web.schemas import BOOLEAN, CLASS_SHARE, INTEGER, OBJECT, OBJECT_OR_NONE, STRING, an_object, list_of
 from labelstore.cli.web.site import Site
+from labelstore.crop_risk import stored_aspects
 from labelstore.labelmap import location_probabilities
 from labelstore.random_crops import random_boxes
 from labelstore.schema import NO_CLASS, Status
@@ -26,6 +27,7 @@ MOST_VALUES = 2**24
 """Probabilities in one answer, 64 MB of them."""
 MOST_CROPS = 64
 _TOP = Parameter("top", "integer", "Classes of each soft label, in JSON.", 5, least=1, most=100)
+_ASPECT = "The image's width over its height. By default as the store has its size, else 1."
 _TEMPERATURE = Parameter("temperature", "number", "Divides the pooled logits before the softmax.", 1.0, least=0.001, most=1000)
 _POOL_FORMAT = Parameter(
     "format",
@@ -59,7 +61,7 @@ def _pool(call: Call) -> Response:
 def _crops(call: Call) -> Response:
     site = call.site
     row = one_row(call)
-    boxes = random_boxes(np.random.default_rng(call["seed"]), call["count"], call["aspect"])
+    boxes = random_boxes(np.random.default_rng(call["seed"]), call["count"], call["aspect"] or _aspect(site, row))
     soft = site.reader.pool(np.full(len(boxes), row), boxes)
     site.labels_served += len(soft)
     crops = [
@@ -67,6 +69,11 @@ def _crops(call: Call) -> Response:
         for box, label in zip(boxes.tolist(), soft, strict=True)
     ]
     return as_json({"crops": crops})
+
+
+def _aspect(site: Site, row: int) -> float:
+    stored = float(stored_aspects(site.reader, np.array([row]))[0])
+    return 1.0 if np.isnan(stored) else stored
 
 
 def _map_of_one(call: Call) -> Response:
@@ -100,6 +107,7 @@ def describe_map(site: Site, row: int, status: Status) -> dict[str, Any]:
         "target": site.target(row),
         "compared": site.is_compared(row),
         "reason": "",
+        "size": None,
         "map": None,
         "whole": [],
         "swatches": {},
@@ -108,6 +116,8 @@ def describe_map(site: Site, row: int, status: Status) -> dict[str, Any]:
         found["reason"] = site.reader.error(row)
     if status != Status.DONE:
         return found
+    size = site.reader.image_size([row])[0].tolist() if site.info.image_sizes else [0, 0]
+    found["size"] = size if all(size) else None
     label_map = site.reader[row]
     probabilities = location_probabilities(label_map.classes, label_map.scores, site.info.num_classes)
     view = MapView.from_map(label_map.classes, label_map.scores, site.info.num_classes)
@@ -161,7 +171,7 @@ CROPS = Endpoint(
         *ONE_ROW,
         Parameter("count", "integer", "How many.", 8, least=1, most=MOST_CROPS),
         Parameter("seed", "integer", "The same crops for the same number.", 0, least=0, most=2**31 - 1),
-        Parameter("aspect", "number", "The image's width over its height.", 1.0, least=0.01, most=100),
+        Parameter("aspect", "number", _ASPECT, least=0.01, most=100),
         _TOP,
     ),
     answer=an_object({"crops": list_of(an_object({"box": BOX, "label": _LABEL}))}),
@@ -180,6 +190,7 @@ MAP = Endpoint(
             "target": OBJECT_OR_NONE,
             "compared": {**BOOLEAN, "description": "Whether that label can be held against maps."},
             "reason": STRING,
+            "size": {"type": ["array", "null"], "items": INTEGER, "description": "Width and height in pixels, where known."},
             "map": OBJECT_OR_NONE,
             "whole": _LABEL,
             "swatches": OBJECT,

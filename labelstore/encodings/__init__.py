@@ -6,7 +6,7 @@ from labelstore.encodings.base import Arrays, Encoding, SoftLabels
 from labelstore.encodings.spectral import Spectral
 from labelstore.encodings.topk import TopK
 from labelstore.errors import FormatError
-from labelstore.schema import COMMON_ARRAYS, ArraySpec, StoreInfo
+from labelstore.schema import COMMON_ARRAYS, IMAGE_SIZE, ArraySpec, StoreInfo
 
 ENCODINGS: dict[str, Encoding] = {TopK.name: TopK(), Spectral.name: Spectral()}
 
@@ -30,4 +30,5 @@ def find_encoding(name: str, where: str) -> Encoding:
 
 def committed_arrays(info: StoreInfo, where: str = "store") -> tuple[ArraySpec, ...]:
     """Return the arrays that a shard's task writes, in the order in which ``commits`` lists their files."""
-    return (*find_encoding(info.encoding, where).arrays(info), *COMMON_ARRAYS)
+    sizes = (IMAGE_SIZE,) if info.image_sizes else ()
+    return (*find_encoding(info.encoding, where).arrays(info), *COMMON_ARRAYS, *sizes)

@@ -165,6 +165,7 @@ def _index(
         extents=layout.extents if len(layout.extents) > 1 else (),
         images_root=roots.pop() if len(roots) == 1 else None,
         distance=first.distance if len(distances) == 1 else None,
+        image_sizes=any(each.info.image_sizes for each in opened),
     )
     return info, ids, targets
 

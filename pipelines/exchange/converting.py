@@ -17,7 +17,7 @@ from labelstore.pipelines.encoders import encode
 from labelstore.pipelines.exchange.dense import dense_logits
 from labelstore.pipelines.exchange.listed import among_failed
 from labelstore.pipelines.exchange.places import whole_place
-from labelstore.pipelines.exchange.store_rows import errors_of, open_store
+from labelstore.pipelines.exchange.store_rows import errors_of, open_store, sizes_of
 from labelstore.pipelines.exchange.transfer import Transfer, transfer
 from labelstore.pipelines.new_store import MapsRecord, info_of
 from labelstore.pipelines.observer import Observer
@@ -45,11 +45,12 @@ class Reencoded:
         there = np.array(info.shard_rows(part))
         errors = errors_of(fetcher, there)
         crc32 = fetcher.column("image_crc32", there).tolist()
+        sizes = sizes_of(fetcher, there)
         for start in range(0, len(there), _AT_ONCE):
             some = slice(start, start + _AT_ONCE)
             done = there[some][[not error for error in errors[some]]]
             arrays = encode(torch.from_numpy(dense_of(fetcher, done)), rows.info) if len(done) else {}
-            rows.put(start, among_failed(arrays, errors[some]), errors[some], crc32[some])
+            rows.put(start, among_failed(arrays, errors[some]), errors[some], crc32[some], sizes[some])
             yield len(there[some])
 
 
@@ -129,4 +130,4 @@ def _new_info(before: StoreInfo, place: str, choice: EncodingChoice, top_k: int 
         exif=before.exif,
     )
     made = info_of(record, before.num_rows, before.id_bytes, before.shard_size)
-    return replace(made, extents=before.extents, decoder=before.decoder)
+    return replace(made, extents=before.extents, decoder=before.decoder, image_sizes=before.image_sizes)

@@ -7,8 +7,10 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
+from labelstore.cli.reporting import gather
 from labelstore.cli.reporting.photo_sizes import photo_aspects
 from labelstore.ids import ImageIds, pack_ids
+from labelstore.pipelines.observer import Observer
 from labelstore.pipelines.photographs import Photographs
 from labelstore.reader import LabelMapReader
 
@@ -38,3 +40,12 @@ def test_where_none_is_at_hand_few_are_looked_for(picture_store, tmp_path):
     found = photo_aspects(Counted(reader.info, str(tmp_path)), reader.ids, range(21), "ignore")
     assert np.isnan(found).all()
     assert len(asked) == 8
+
+
+def test_a_report_goes_by_the_sizes_that_the_store_has_and_looks_for_no_photograph(picture_store, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        gather, "photo_aspects", lambda photographs, ids, rows, exif: asked.append(rows) or np.full(len(rows), np.nan)
+    )
+    found = gather.gather(str(picture_store), Observer())
+    assert (found.risk.images, found.risk.sized, asked) == (21, 21, [[]])

@@ -11,7 +11,8 @@ import pytest
 import tensorstore
 import zarr
 
-from labelstore import LabelMapReader
+from labelstore import LabelMapReader, PendingRowError
+from labelstore.errors import FormatError
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "v1-topk.zarr"
 SPECTRAL = GOLDEN.with_name("v1-spectral.zarr")
@@ -21,6 +22,8 @@ MAPS = {
 }
 WITH_ID = {store: store.with_name(f"{store.stem}-id.zarr") for store in MAPS}
 MAPS |= {WITH_ID[store]: arrays for store, arrays in MAPS.items()}
+SIZES = GOLDEN.with_name("v1-topk-sizes.zarr")
+MAPS[SIZES] = {**MAPS[GOLDEN], "image_size": ("uint32", (2,))}
 COMMON = {
     "status": ("uint8", ()),
     "errors": ("uint8", (160,)),
@@ -57,7 +60,7 @@ def test_every_array_opens_and_is_the_same(library, store):
         assert values.dtype == dtype, name
         assert values.shape == (info["num_rows"], *row_shape), name
         np.testing.assert_array_equal(values, by_zarr(store, name))
-    rows = len(MAPS[store]) + 3 + (store in WITH_ID.values())
+    rows = len(MAPS[store]) + 3 + (store == SIZES or store in WITH_ID.values())
     assert LIBRARIES[library](store, "commits").shape == (3, rows, 4)
     assert {path.name for path in store.iterdir()} == {*arrays, "commits", "zarr.json"}
 
@@ -142,7 +145,7 @@ def test_the_golden_spectral_store_reads_as_it_was_written(store):
     np.testing.assert_allclose(reader.pool(done, expected["boxes"]), expected["soft"], atol=1e-6)
 
 
-@pytest.mark.parametrize("store", [GOLDEN, WITH_ID[GOLDEN]], ids=lambda store: store.stem)
+@pytest.mark.parametrize("store", [GOLDEN, WITH_ID[GOLDEN], SIZES], ids=lambda store: store.stem)
 def test_the_golden_store_reads_as_it_was_written(store):
     """Values noted when the store was made (tests/golden/make.py): a reader that changes them breaks users' stores."""
     reader = LabelMapReader(store)
@@ -172,3 +175,25 @@ def test_a_commit_says_of_which_store_and_of_which_images_it_is(store):
         assert (halves[0] << 64) + halves[1] == int(own["store_id"], 16)
         assert (crc32c, nothing) == (google_crc32c.value(padded), 0)
     assert not commits[2].any()
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_image_sizes_are_widths_and_heights_whatever_reads_them(library):
+    """As tests/golden/make.py has them; the first is not known, row 3 failed, and the last shard is pending."""
+    expected = [[0, 0], [101, 65534], [102, 65533], [0, 0], *([100 + row, 65535 - row] for row in range(4, 8))]
+    assert LIBRARIES[library](SIZES, "image_size")[:8].tolist() == expected
+    reader = LabelMapReader(SIZES)
+    sizes = reader.image_size(list(range(8)))
+    assert (sizes.dtype, sizes.tolist()) == (np.uint32, expected)
+    with pytest.raises(PendingRowError, match="row 8"):
+        reader.image_size([1, 8])
+
+
+@pytest.mark.parametrize("store", MAPS.keys() - {SIZES}, ids=lambda store: store.stem)
+def test_a_store_without_image_sizes_says_so(store):
+    reader = LabelMapReader(store)
+    assert not reader.info.image_sizes
+    with pytest.raises(
+        FormatError, match=f"{store.name}: expected a store that keeps image sizes .*found one without the array"
+    ):
+        reader.image_size([0])

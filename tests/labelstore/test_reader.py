@@ -254,6 +254,13 @@ def test_image_crc32_is_of_the_file(reader, pictures):
     assert reader.image_crc32("red/3.png") == zlib.crc32((pictures / "red/3.png").read_bytes())
 
 
+def test_image_size_is_asked_for_by_any_keys(reader):
+    assert reader.image_size(["red/3.png", "blue/0.png"]).tolist() == reader.image_size([17, 0]).tolist() == [[60, 40]] * 2
+    assert reader.image_size([]).shape == (0, 2)
+    with pytest.raises(UnknownIdError):
+        reader.image_size(["none.png"])
+
+
 @pytest.fixture
 def spectral_copy(spectral_store: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(spectral_store, tmp_path / "spectral.zarr"))
@@ -490,8 +497,8 @@ def test_a_read_opens_each_shard_once_and_reads_each_chunk_once(picture_store, m
     reader = LabelMapReader(picture_store)
     reads.clear()
     reader.read([0, 1, 2, 3])
-    # The commit, the ids that it seals, 6 files' ends, 2 indexes, 2 arrays that stay, 2 chunks a row.
-    assert len(reads) == 1 + 1 + 6 * 2 + 2 + 2 + 2 * 4
+    # The commit, the ids that it seals, 7 files' ends, 2 indexes, 2 arrays that stay, 2 chunks a row.
+    assert len(reads) == 1 + 1 + 7 * 2 + 2 + 2 + 2 * 4
     reads.clear()
     reader.read([3, 0])
     assert len(reads) == 4

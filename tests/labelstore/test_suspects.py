@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from pictures import paint
 
 from labelstore import random_crops
-from labelstore.crop_risk import AREAS, crop_risk
+from labelstore.crop_risk import AREAS, crop_risk, stored_aspects
 from labelstore.random_crops import random_boxes
 from labelstore.reader import LabelMapReader
 from labelstore.survey import Survey
@@ -97,6 +98,18 @@ def test_images_without_labels_have_no_risk_against_them(make_store, tmp_path):
     assert risk.from_label is None
     assert risk.from_whole > 0
     assert len(find_suspects(survey).rows) == 0
+
+
+def test_shapes_that_a_store_keeps(make_store, tmp_path):
+    images = tmp_path / "images"
+    paint(images / "a.png", "red", size=(40, 20))
+    (images / "b.png").write_bytes(b"no image")
+    paint(images / "c.png", "red", size=(1, 300))
+    make_store(images)
+    reader = LabelMapReader(tmp_path / "labels.zarr")
+    np.testing.assert_array_equal(stored_aspects(reader, np.arange(3)), [2.0, np.nan, 1 / 300])
+    older = LabelMapReader(Path(__file__).parent.parent / "golden" / "v1-topk.zarr")
+    np.testing.assert_array_equal(stored_aspects(older, np.arange(3)), [np.nan] * 3)
 
 
 def test_crops_are_drawn_as_of_each_image_where_its_shape_is_known(picture_store, monkeypatch):

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from labelstore.pipelines.observer import Observer, Observers
 from labelstore.pipelines.plan import ShardReport
 from labelstore.pipelines.resources import Resources
 from labelstore.pipelines.samples import copy_samples
-from labelstore.pipelines.settings import Settings
+from labelstore.pipelines.settings import Settings, new_store_info
 from labelstore.pipelines.tally import Tally
 from labelstore.schema import UNFINISHED, Status
 
@@ -57,6 +58,33 @@ def test_every_picture_gets_the_label_of_its_colour(make_store, pictures, tmp_pa
     for name in reader.ids:
         assert reader.image_crc32(name) == zlib.crc32((pictures / name).read_bytes())
     assert reader.info.images_root == str(pictures)
+
+
+@pytest.mark.parametrize(("exif", "turned"), [("ignore", [30, 20]), ("apply", [20, 30])])
+def test_images_sizes_are_kept_as_the_annotator_saw_them(make_store, tmp_path, exif, turned):
+    sideways = Image.Exif()
+    sideways[0x0112] = 6
+    images = tmp_path / "images"
+    paint(images / "a.png", "red", size=(7, 50))
+    draw("red", size=(30, 20)).save(images / "b.jpg", exif=sideways)
+    (images / "c.jpg").write_bytes((images / "b.jpg").read_bytes()[:200])
+    draw("red", size=(30, 20)).convert("L").save(images / "d.gif")
+    reader = LabelMapReader(make_store(images, exif=exif).store)
+    assert reader.status().tolist() == [1, 1, 2, 1]
+    assert reader.image_size(reader.ids).tolist() == [[7, 50], turned, [0, 0], [30, 20]]
+
+
+def test_a_store_without_sizes_goes_on_without(make_store, pictures, tmp_path, monkeypatch):
+    older = "labelstore.pipelines.annotate.new_store_info"
+    monkeypatch.setattr(older, lambda *given: replace(new_store_info(*given), image_sizes=False))
+    images = Path(shutil.copytree(pictures, tmp_path / "images"))
+    make_store(images)
+    monkeypatch.undo()
+    paint(images / "red" / "new.png", "red")
+    options = Settings(model="toy_annotators:colours", top_k=3, encoding="topk")
+    summary = annotate(images, str(tmp_path / "labels.zarr"), options, SERIAL, Observer(), extend=True)
+    assert (summary.counts.done, LabelMapReader(summary.store).info.image_sizes) == (22, False)
+    assert not (tmp_path / "labels.zarr" / "image_size").exists()
 
 
 def test_an_observer_hears_the_plan_and_every_row(pictures, tmp_path):

@@ -225,3 +225,14 @@ def test_readers_that_wait_for_room_let_go_when_the_iterator_is_abandoned(monkey
     next(batches)
     batches.close()
     assert threads_of_ours() == []
+
+
+def test_an_image_that_the_device_decodes_has_the_size_that_its_head_says(tmp_path):
+    good, cut, other = (tmp_path / name for name in ("a.jpg", "b.jpg", "c.png"))
+    draw("red", size=(30, 20)).save(good)
+    cut.write_bytes(good.read_bytes()[:10])
+    draw("red", size=(5, 9)).save(other)
+    how = LoadSpec((SMALL,), AS_IMAGE_FOLDER, 1, keep_jpegs=True)
+    loaded = [load_image(FilePlace(str(file)), how) for file in (good, cut, other)]
+    assert [image.size for image in loaded] == [(30, 20), (0, 0), (5, 9)]
+    assert [image.jpeg is None for image in loaded] == [False, False, True]

@@ -141,6 +141,7 @@ def test_an_image_that_could_not_be_read_is_known_by_its_place(store, pictures):
 
     def fail(arrays):
         arrays["status"][2], arrays["image_crc32"][2] = Status.FAILED, 0
+        arrays["image_size"][2] = 0
         arrays["errors"][2, :7] = np.frombuffer(b"crashed", np.uint8)
         for name, fill in (("classes", NO_CLASS), ("scores", 0), ("score_range", 0)):
             arrays[name][2] = fill

@@ -49,7 +49,7 @@ def set_to(name, place, value):
 
 def fail(text: bytes = b"cannot be decoded", emptied: bool = True):
     def change(arrays):
-        arrays["status"][2] = Status.FAILED
+        arrays["status"][2], arrays["image_size"][2] = Status.FAILED, 0
         arrays["errors"][2, : len(text)] = np.frombuffer(text, np.uint8)
         for name, fill in (("classes", NO_CLASS), ("scores", 0), ("score_range", 0)) if emptied else ():
             arrays[name][2] = fill
@@ -233,3 +233,29 @@ def test_a_damaged_index_under_a_commit_that_fits(store):
 def test_a_file_of_no_bytes_under_a_commit_that_fits(store):
     reseal(store, 1, {"errors": b""})
     assert only_problem(store).file == "errors/c.1.0"
+
+
+@pytest.mark.parametrize("size", [(0, 0), (1, 65535)])
+def test_image_sizes_that_there_are(store, size):
+    rewrite(store, 1, lambda arrays: arrays["image_size"].__setitem__(2, size))
+    assert verify(store).whole
+
+
+@pytest.mark.parametrize("size", [(0, 40), (60, 0), (65536, 40), (60, 2**32 - 1)])
+def test_image_sizes_that_there_are_not(store, size):
+    rewrite(store, 1, lambda arrays: arrays["image_size"].__setitem__(2, size))
+    problem = only_problem(store)
+    assert (problem.file, problem.shard, problem.row) == ("image_size/c.1.0", 1, 6)
+    assert problem.message == f"expected a width and a height of 1 to 65535, or 0, 0, found {list(size)}"
+
+
+def test_an_image_size_of_a_failed_row(topk):
+    rewrite(topk, 1, lambda arrays: (fail()(arrays), arrays["image_size"].__setitem__(2, (60, 40))))
+    problem = only_problem(topk)
+    assert (problem.row, problem.message) == (6, "expected 0, 0 of a row that failed, found [60, 40]")
+
+
+def test_an_image_size_behind_the_last_row(store):
+    reseal(store, 5, {"image_size": encode_file(spec_of(store, "image_size"), np.array([[60, 40]] * 2 + [[0, 0]] * 2), 4)})
+    problem = only_problem(store)
+    assert (problem.row, problem.message) == (None, "row 21: expected 0, 0 behind the last row, found [60, 40]")

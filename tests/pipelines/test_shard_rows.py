@@ -30,7 +30,7 @@ def maps_for(rows, count):
 def test_rows_that_failed_keep_the_fill_values_and_their_reason(rows):
     classes, _ = maps_for(rows, 3)
     arrays = {"classes": classes.astype(np.uint16), "scores": np.zeros(classes.shape, np.uint8)}
-    rows.put(0, arrays, ["", "the file is empty", ""], [1, 2, 3])
+    rows.put(0, arrays, ["", "the file is empty", ""], [1, 2, 3], [(5, 6), (7, 8), (9, 10)])
     rows.fail(3, "gone")
     rows.commit()
     reader = LabelMapReader(rows._writer.location)
@@ -38,6 +38,7 @@ def test_rows_that_failed_keep_the_fill_values_and_their_reason(rows):
     assert reader.status()[start : start + 4].tolist() == [Status.DONE, Status.FAILED, Status.DONE, Status.FAILED]
     assert [reader.error(start + at) for at in range(4)] == ["", "the file is empty", "", "gone"]
     assert [reader.image_crc32(start + at) for at in range(4)] == [1, 2, 3, 0]
+    assert reader.image_size(range(start, start + 4)).tolist() == [[5, 6], [0, 0], [9, 10], [0, 0]]
     np.testing.assert_array_equal(reader[start].classes, classes[0])
     assert (rows._arrays["classes"][[1, 3]] == 65535).all()
 

@@ -435,7 +435,18 @@ def test_folders_of_others_are_not_searched(topk):
 
 def test_rows_that_are_in_the_attributes_alone_are_refused(topk):
     edit_attributes(topk, lambda own: own.update(num_rows=1 << 30))
-    for name in ("scores", "classes", "status", "ids", "targets", "commits", "errors", "image_crc32", "score_range"):
+    for name in (
+        "scores",
+        "classes",
+        "status",
+        "ids",
+        "targets",
+        "commits",
+        "errors",
+        "image_crc32",
+        "image_size",
+        "score_range",
+    ):
         meta = json.loads((topk / name / "zarr.json").read_text())
         meta["shape"][0] = 1 << (28 if name == "commits" else 30)
         (topk / name / "zarr.json").write_text(json.dumps(meta))

@@ -199,7 +199,8 @@ class ImagePage {
   async showCrops(seed) {
     this.state.crops = seed;
     this.note();
-    const { crops } = await get("crops", { id: this.found.id, count: CROPS, seed, aspect: this.stage.aspect.toFixed(4), top: 2 });
+    const aspect = this.found.size ? "" : this.stage.aspect.toFixed(4); // the server goes by the size that the store has
+    const { crops } = await get("crops", { id: this.found.id, count: CROPS, seed, aspect, top: 2 });
     if (this.left) return;
     const { target, compared, whole } = this.found;
     const own = compared ? target.class : whole[0].class;

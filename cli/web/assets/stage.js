@@ -30,7 +30,7 @@ export class Stage {
     this.photo.addEventListener("error", async () => {
       this.photo.hidden = true;
       this.element.classList.add("bare");
-      this.aspect = 1;
+      this.aspect = shape(this.found) ?? 1;
       this.fit();
       const answer = await fetch(this.photo.src).then((response) => response.json()).catch(() => null);
       this.notice.textContent = `No photograph: ${answer?.error?.message ?? "it cannot be shown"}`;
@@ -87,6 +87,11 @@ export class Stage {
     this.onCell(`row ${y + 1}, column ${x + 1}: ` +
       there.map(([number, share]) => `${map.names[number].split(",")[0]} ${percent(share)}`).join(" · "));
   }
+}
+
+/** The image's width over its height, as the store has it; null where it does not. */
+export function shape({ size }) {
+  return size ? size[0] / size[1] : null;
 }
 
 /** From dark to light with what it stands for, told apart by every kind of sight: five colours of viridis, mixed. */

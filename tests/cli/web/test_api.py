@@ -140,6 +140,12 @@ def test_crops_are_the_same_for_the_same_seed_and_pooled_as_any(viewed):
         assert crop["label"][0]["probability"] == pytest.approx(label.max(), abs=1e-3)
 
 
+def test_crops_are_by_default_of_the_shape_that_the_store_has(viewed):
+    assert viewed.get("maps", id=TWO).json["size"] == [60, 40]
+    assert viewed.get("crops", id=TWO, seed=3).json == viewed.get("crops", id=TWO, seed=3, aspect=1.5).json
+    assert viewed.get("crops", id=TWO, seed=3).json != viewed.get("crops", id=TWO, seed=3, aspect=1).json
+
+
 # ids, classes, facts
 
 

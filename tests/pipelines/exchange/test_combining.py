@@ -16,7 +16,7 @@ from runs import SERIAL, Heard
 
 from labelstore import FailedRowError, LabelMapReader
 from labelstore.errors import DamagedError, ImagesError, OptionError, StoreMismatchError, UnknownIdError
-from labelstore.pipelines.exchange import store_rows
+from labelstore.pipelines.exchange import combining, store_rows
 from labelstore.pipelines.exchange.combining import merge_stores, subset_store
 from labelstore.pipelines.exchange.layout import Chosen, PickedRows, WholeShard, lay_out, picked
 from labelstore.pipelines.exchange.selection import Selection
@@ -48,6 +48,7 @@ def require_equal(part, whole):
         np.testing.assert_array_equal(mine, theirs)
     else:
         np.testing.assert_array_equal(names[0][mine], names[1][theirs])
+    np.testing.assert_array_equal(part.image_size(ids), whole.image_size(ids))
     assert [part.image_crc32(image_id) for image_id in ids] == [whole.image_crc32(image_id) for image_id in ids]
 
 
@@ -101,6 +102,24 @@ def test_parts_that_are_merged_are_the_whole(store, tmp_path):
     assert sorted(filter(None, reader.ids)) == list(LabelMapReader(store).ids)
     assert reader.info.num_images == 21
     require_equal(tmp_path / "s.zarr", store)
+    assert verify_store(str(tmp_path / "s.zarr"), 1, Observer()).whole
+
+
+@pytest.mark.parametrize("shard_size", [4, 3])
+def test_sizes_that_one_of_merged_stores_has_are_kept(store, tmp_path, monkeypatch, shard_size):
+    """Whole shards, and rows that are put together; those of the other are not known."""
+    subset(store, tmp_path / "with.zarr", "red/*", shard_size=4)
+    open_source = combining.open_source
+    monkeypatch.setattr(
+        combining, "open_source", lambda at: (open_source(at)[0], replace(open_source(at)[1], image_sizes=False))
+    )
+    subset(store, tmp_path / "without.zarr", "blue/*", shard_size=4)
+    monkeypatch.undo()
+    assert not LabelMapReader(tmp_path / "without.zarr").info.image_sizes
+    merge([tmp_path / "without.zarr", tmp_path / "with.zarr"], tmp_path / "s.zarr", shard_size=shard_size)
+    reader = LabelMapReader(tmp_path / "s.zarr")
+    assert reader.image_size([f"red/{number}.png" for number in range(7)]).tolist() == [[60, 40]] * 7
+    assert not reader.image_size([f"blue/{number}.png" for number in range(7)]).any()
     assert verify_store(str(tmp_path / "s.zarr"), 1, Observer()).whole
 
 

@@ -156,3 +156,8 @@ def test_workers_make_the_same_store(topk, tmp_path):
     convert(topk, tmp_path / "serial.zarr", SPECTRAL)
     convert(topk, tmp_path / "workers.zarr", SPECTRAL, resources=replace(SERIAL, workers=1))
     assert store_contents(tmp_path / "serial.zarr") == store_contents(tmp_path / "workers.zarr")
+
+
+def test_image_sizes_are_kept(store, tmp_path):
+    convert(store, tmp_path / "s.zarr", SPECTRAL if "classes" in {path.name for path in store.iterdir()} else TOPK)
+    assert LabelMapReader(tmp_path / "s.zarr").image_size(range(21)).tolist() == [[60, 40]] * 21
