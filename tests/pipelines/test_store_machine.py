@@ -164,7 +164,7 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def what_was_committed_stays(self) -> None:
         """Until it is damaged: a killed run, or an extension, takes no row away."""
-        commits = {file.name for file in self.store.glob("commits/c.*") if not file.name.endswith(".partial")}
+        commits = {file.name for file in self.store.glob("commits/c.*") if file.suffix not in (".partial", ".set-aside")}
         if self.damaged:
             self.kept: set[str] = set()
             return
@@ -173,7 +173,10 @@ class StoreMachine(RuleBasedStateMachine):
         self.kept = commits
 
     def can_be_opened(self) -> bool:
-        """Whether there is a store, damaged or not."""
+        """Whether there is a store, damaged or not: none before the last write of its creation."""
+        group = self.store / "zarr.json"
+        if group.exists() and b"labelstore_unfinished" in group.read_bytes():
+            return False
         return any(
             (self.store / name).exists() and b"labelstore_seals" in (self.store / name).read_bytes() for name in METADATA
         )
