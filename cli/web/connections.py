@@ -210,7 +210,7 @@ def _make_room(some: list[Connection]) -> bool:
 
 
 def _network(host: str) -> str:
-    """An address; of IPv6 its network: whoever has one address there has them all."""
+    """An address; of IPv6 its network, all of which one client may have."""
     try:
         found = ip_address(host.partition("%")[0])
     except ValueError:
