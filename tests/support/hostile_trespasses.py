@@ -1,4 +1,4 @@
-"""Errands that do what no command may do, each noticed by what watches the commands; as a program, for a process of its own.
+"""Errands with one trespass each, to show that the watch over commands notices it. Runs in a process of its own.
 
 python hostile_trespasses.py WORLD    prints the problems of each by name, as JSON
 """
